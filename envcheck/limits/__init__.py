@@ -1,0 +1,96 @@
+"""Compatibility rows: what version of one thing another thing needs, each with its source. Data in the TOML files here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from envcheck.codec import Where, decode
+from envcheck.errors import DataError
+from envcheck.stack import parse_toml
+
+DIRECTORY = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """When everything in ``when`` holds, everything in ``need`` must; both map a subject to a version specifier.
+
+    ``give`` holds values that are not specifiers (a list of architectures, an exact pin).
+    """
+
+    when: dict[str, str] = field(default_factory=dict)
+    need: dict[str, str] = field(default_factory=dict)
+    give: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of limits, named by its file."""
+
+    version: int
+    title: str
+    row: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """All tables, by file name without suffix."""
+
+    tables: dict[str, Table]
+
+    def rows(self, table: str, **versions: str) -> tuple[Row, ...]:
+        """Rows of a table whose ``when`` holds for these versions; a subject that is not given does not match."""
+        return tuple(row for row in self.tables[table].row if _holds(row.when, versions))
+
+    def first(self, table: str, **versions: str) -> Row | None:
+        """First matching row, if any."""
+        return next(iter(self.rows(table, **versions)), None)
+
+
+def _holds(when: dict[str, str], versions: dict[str, str]) -> bool:
+    return all(name in versions and satisfies(versions[name], spec) for name, spec in when.items())
+
+
+@cache
+def _specifier(text: str) -> SpecifierSet:
+    return SpecifierSet(text)
+
+
+def satisfies(version: str, specifier: str) -> bool:
+    """Tell whether a version meets a specifier; pre-releases count; False where either is not a version."""
+    try:
+        return _specifier(specifier).contains(Version(version), prereleases=True)
+    except (InvalidVersion, InvalidSpecifier):
+        return False
+
+
+def load() -> Limits:
+    """Load every shipped table."""
+    files = sorted(DIRECTORY.glob("*.toml"))
+    return Limits(tables={path.stem: parse(path.read_text(encoding="utf-8"), path.name) for path in files})
+
+
+def parse(text: str, source: str) -> Table:
+    """Read and validate one limits file; raise DataError naming the row."""
+    table: Table = decode(Table, parse_toml(text, source), Where(source=source))
+    if table.version != 1:
+        raise DataError(source, "version", expected="1", found=str(table.version))
+    for index, row in enumerate(table.row):
+        for kind in ("when", "need"):
+            for name, spec in getattr(row, kind).items():
+                _check(spec, source, f"row[{index}].{kind}.{name}")
+    return table
+
+
+def _check(spec: str, source: str, key: str) -> None:
+    try:
+        SpecifierSet(spec)
+    except InvalidSpecifier as error:
+        raise DataError(source, key, expected="a version specifier", found=repr(spec)) from error

@@ -1,0 +1,1 @@
+"""The verbs of this project: each module is a command with --help, called by a nox session."""
