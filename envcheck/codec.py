@@ -46,13 +46,13 @@ class Where:
 
 
 @cache
-def fields_of(cls: Any) -> dict[str, tuple[Any, bool]]:
+def fields_of(cls: typing.Hashable) -> dict[str, tuple[Any, bool]]:
     """Field name -> (type, required) of a dataclass, annotations resolved."""
     hints = typing.get_type_hints(cls)
     missing = dataclasses.MISSING
     return {
         field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
-        for field in dataclasses.fields(cls)
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
         if field.init
     }
 
@@ -116,7 +116,7 @@ def _decode_union(args: tuple[Any, ...], value: Any, where: Where) -> Any:  # no
 def _decode_dataclass(cls: type[T], value: Any, where: Where) -> T:  # noqa: ANN401
     if not isinstance(value, dict):
         raise where.fault("a table", value)
-    fields = fields_of(cls)
+    fields = fields_of(typing.cast("typing.Hashable", cls))
     for key in value:
         if key not in fields:
             known = ", ".join(fields)

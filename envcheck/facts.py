@@ -131,7 +131,7 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolkit:
-    """One CUDA toolkit: ``path`` is what CUDA_HOME would be; ``source`` env, path, system, debian, conda, module, pip."""
+    """One CUDA toolkit: ``path`` is its CUDA_HOME; ``source``: env, path, system, debian, conda, module, pip."""
 
     path: str
     version: Text
@@ -153,7 +153,7 @@ class Toolkit:
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryCopy:
-    """One copy of cuDNN or NCCL: its ``kind`` is header or library, ``source`` pip, system, toolkit, env, conda, module."""
+    """One copy of cuDNN or NCCL; ``source``: pip, system, toolkit, env, conda, module."""
 
     kind: Literal["header", "library"]
     path: str

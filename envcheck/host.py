@@ -1,4 +1,4 @@
-"""The seam between the doctor and a machine: the only place that starts programs, opens files or reads the environment."""
+"""The seam between the doctor and a machine: the only place that starts programs, opens files, reads environ."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class RecordedHost:
         return not path.startswith(self.readonly) if self.readonly else True
 
     def free(self, path: str) -> tuple[int, int]:  # noqa: ARG002
-        """Recorded free space."""
+        """Give the recorded free space."""
         return self.free_bytes, 10_000_000
 
 

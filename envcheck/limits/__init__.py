@@ -1,4 +1,4 @@
-"""Compatibility rows: what version of one thing another thing needs, each with its source. Data in the TOML files here."""
+"""Compatibility rows: what version of one thing another thing needs, each with its source; data in the TOML files."""
 
 from __future__ import annotations
 
