@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError, EnvcheckError
 
@@ -215,10 +216,10 @@ class Stack:
     images: tuple[Image, ...] = ()
     apt: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def component(self, name: str) -> Component:
-        """Find a component by its name."""
+    def component(self, name: str, engine: str | None = None) -> Component:
+        """Find a component by its name; where engines have one each, that of ``engine`` (else the first)."""
         for item in self.components:
-            if item.name == name:
+            if item.name == name and (engine is None or not item.engines or engine in item.engines):
                 return item
         raise KeyError(name)
 
@@ -245,19 +246,28 @@ def parse_toml(text: str, source: str) -> dict[str, object]:
 
 def names() -> list[str]:
     """Names of the stacks that are shipped."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.toml"))
+    return [name.removesuffix(".toml") for name in data.names("stacks", ".toml")]
 
 
 def load(name: str = DEFAULT_STACK) -> Stack:
     """Load a shipped stack by name, or a stack file by path; raise EnvcheckError naming what exists."""
-    path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        near = difflib.get_close_matches(name, names(), n=len(names()), cutoff=0.0)
-        what = f"there is no stack {name!r} ({error.strerror})"
+        text = _read(name)
+    except (OSError, UnicodeDecodeError) as error:
+        known = names()
+        near = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.0)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        what = f"there is no stack {name!r} ({reason})"
         raise EnvcheckError(what, fix=f"take one of: {', '.join(near)}; or the path of a .toml file") from error
-    return parse(text, str(path) if name.endswith(".toml") else path.name)
+    return parse(text, name if name.endswith(".toml") else f"{name}.toml")
+
+
+def _read(name: str) -> str:
+    if name.endswith(".toml"):
+        return Path(name).read_text(encoding="utf-8")
+    if name not in names():  # a name is never a path
+        raise FileNotFoundError(2, "not shipped")
+    return data.read(f"stacks/{name}.toml")
 
 
 def parse(text: str, source: str) -> Stack:
