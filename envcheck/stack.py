@@ -256,8 +256,8 @@ def load(name: str = DEFAULT_STACK) -> Stack:
     except (OSError, UnicodeDecodeError) as error:
         known = names()
         near = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.0)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        what = f"there is no stack {name!r} ({reason})"
+        reason = getattr(error, "strerror", None) or error
+        what = f"there is no stack {name!r} ({reason})" if name.endswith(".toml") else f"there is no stack {name!r}"
         raise EnvcheckError(what, fix=f"take one of: {', '.join(near)}; or the path of a .toml file") from error
     return parse(text, name if name.endswith(".toml") else f"{name}.toml")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError
 from envcheck.stack import parse_toml
@@ -73,8 +74,8 @@ def satisfies(version: str, specifier: str) -> bool:
 
 def load() -> Limits:
     """Load every shipped table."""
-    files = sorted(DIRECTORY.glob("*.toml"))
-    return Limits(tables={path.stem: parse(path.read_text(encoding="utf-8"), path.name) for path in files})
+    files = data.names("limits", ".toml")
+    return Limits(tables={name.removesuffix(".toml"): parse(data.read(f"limits/{name}"), name) for name in files})
 
 
 def parse(text: str, source: str) -> Table:
