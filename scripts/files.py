@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tarfile
 import tempfile
@@ -12,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from envcheck import output
 from envcheck.errors import WorkError
 
 CHUNK_BYTES = 1 << 20
@@ -34,16 +34,7 @@ def _sha256(path: Path) -> str:
 def write(path: Path, content: str | bytes) -> None:
     """Write a file by way of a temporary one in the same directory; the old one stays whole until the rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    output.write(str(path), content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def output(
     return done.stdout
 
 
-def stream(
+def stream(  # noqa: PLR0913  # all but the first are options
     argv: Sequence[str],
     *,
     timeout: float,
