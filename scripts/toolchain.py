@@ -1,0 +1,185 @@
+"""Provision CUDA 12.4 without root: archives pinned by hash, laid out as a CUDA_HOME in the project's cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from envcheck import stack as stacks
+from envcheck.errors import WorkError
+from scripts import cli, download, process, toolchain_layout, toolchain_pin, toolchain_pins, toolchain_verify
+from scripts.cache import cache, locked
+from scripts.files import replacing, write
+from scripts.toolchain_compiler import host_cxx
+from scripts.toolchain_pins import SOURCES, Archive, Pins, SourceName
+
+RECORD = "share/envcheck/toolchain.json"
+DOWNLOADS = 4
+UNPACKED_FACTOR = 2
+"""The prefix is 2.0 GB, the archives 1.7 GB."""
+
+
+def prefix_of(cuda: str = toolchain_pin.CUDA) -> Path:
+    """Path of the provisioned toolkit of this CUDA release."""
+    return cache("toolchains", f"cuda-{cuda}")
+
+
+def provisioned(cuda: str = toolchain_pin.CUDA) -> Path | None:
+    """Path of the provisioned toolkit, where it is whole."""
+    path = prefix_of(cuda)
+    return path if (path / RECORD).exists() else None
+
+
+def debian_mirrors() -> list[str]:
+    """List the Debian mirrors that the host's own apt uses; empty on other systems."""
+    named = os.environ.get("ENVCHECK_DEBIAN_MIRROR")
+    if named:
+        return [named]
+    if shutil.which("apt-get") is None:
+        return []
+    text = process.output(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"])
+    uris = [line.partition(" ")[2] for line in text.splitlines() if line.startswith("Debian ")]
+    return list(dict.fromkeys(uris))
+
+
+def mirrors(kind: SourceName, named: str | None, pins: Pins | None = None) -> list[str]:
+    """List the places that hold the archives, what was named first."""
+    if named:
+        return [named]
+    found = debian_mirrors() if kind == "debian" else [(pins and pins.base) or toolchain_pin.REDIST_BASE]
+    if not found:
+        fix = "name one with --mirror (any Debian mirror), or take --from redist"
+        raise WorkError("this host's apt names no Debian mirror", fix=fix)
+    return found
+
+
+def source_of(asked: str, mirror: str | None) -> SourceName:
+    """Choose the source: the one asked for, else Debian where the host has a mirror of it, else the vendor."""
+    if asked == "debian" or (asked == "auto" and (mirror or debian_mirrors())):
+        return "debian"
+    return "redist"
+
+
+def provision(kind: SourceName, *, mirror: str | None, prefix: Path, keep: bool) -> None:
+    """Make the toolkit at ``prefix``: download, check, unpack, compile a kernel; the old one stays until all is well."""
+    pins = toolchain_pins.load(kind)
+    _supported(prefix, pins)
+    cxx, _ = host_cxx(stacks.load().gcc)
+    files = _download(pins, mirrors(kind, mirror, pins))
+    with replacing(prefix) as work:
+        for archive, file in zip(pins.archive, files, strict=True):
+            print(f"unpacking {archive.name} {archive.version}", flush=True)
+            toolchain_layout.unpack(kind, archive, file, work)
+        toolchain_layout.finish(work)
+        found = toolchain_verify.nvcc_version(work)
+        if found != pins.nvcc:
+            raise WorkError(f"nvcc {pins.nvcc} was pinned, the archives hold {found}", fix="pin the archives anew")
+        proof = toolchain_verify.compiles(work, cxx)
+        _record(work, pins, proof)
+    if not keep:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _supported(prefix: Path, pins: Pins) -> None:
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        what = f"the pinned archives are for Linux x86_64, this is {platform.system()} {platform.machine()}"
+        raise WorkError(what, fix="install CUDA from the vendor and set CUDA_HOME")
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(prefix.parent).free
+    if free < UNPACKED_FACTOR * pins.size:
+        what = f"{prefix.parent} has {free >> 20} MiB free, {UNPACKED_FACTOR * pins.size >> 20} MiB are needed"
+        raise WorkError(what, fix="make room, or set ENVCHECK_CACHE or --prefix to a place that has it")
+
+
+def _download(pins: Pins, places: Sequence[str]) -> list[Path]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress, ThreadPoolExecutor(DOWNLOADS) as pool:
+        task = progress.add_task("downloading", total=pins.size)
+
+        def one(archive: Archive) -> Path:
+            urls = [f"{place.rstrip('/')}/{archive.path}" for place in places]
+            digest = archive.sha256 or ""
+            return download.fetch(
+                urls, digest=digest, size=archive.size, advance=lambda size: progress.advance(task, size)
+            )
+
+        return list(pool.map(one, pins.archive))
+
+
+def _record(prefix: Path, pins: Pins, proof: toolchain_verify.Proof) -> None:
+    version = {"cuda": {"name": "CUDA SDK", "version": pins.nvcc}, "cuda_nvcc": {"name": "NVCC", "version": pins.nvcc}}
+    write(prefix / "version.json", json.dumps(version, indent=2) + "\n")
+    document = {
+        "version": 1,
+        "cuda": pins.cuda,
+        "nvcc": pins.nvcc,
+        "source": pins.kind,
+        "archives": {item.name: {"version": item.version, "sha256": item.sha256} for item in pins.archive},
+        "proof": asdict(proof),
+    }
+    write(prefix / RECORD, json.dumps(document, indent=2) + "\n")
+    write(prefix / toolchain_verify.MANIFEST, json.dumps(toolchain_verify.manifest(prefix), indent=0) + "\n")
+
+
+def verify(prefix: Path) -> str:
+    """Check an existing toolkit by hash, by compiling and, with a GPU, by running; give one line that says so."""
+    count = toolchain_verify.check_files(prefix)
+    cxx, gcc = host_cxx(stacks.load().gcc)
+    proof = toolchain_verify.compiles(prefix, cxx)
+    gpu = "ran a kernel on the GPU" if proof.ran_on_gpu else "no GPU here, nothing was run"
+    return f"{prefix}: nvcc {proof.nvcc}, {count} files as recorded, compiled with g++ {gcc} for {proof.archs}; {gpu}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    out = argparse.ArgumentParser(prog="python -m scripts.toolchain", description=__doc__)
+    out.add_argument("--from", dest="source", choices=("auto", *SOURCES), default="auto", help="where archives come from")
+    out.add_argument("--mirror", metavar="URL", help="a Debian mirror, or a copy of the vendor's redistributables")
+    out.add_argument("--prefix", type=Path, help="where to make it (default: the project's cache)")
+    out.add_argument("--verify", action="store_true", help="only check the one that exists")
+    out.add_argument("--pin", action="store_true", help="only write the pins file of the source")
+    out.add_argument("--keep-archives", action="store_true", help="keep the downloaded archives in the cache")
+    out.add_argument("--force", action="store_true", help="make it anew although it exists")
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Provision, verify or pin, as the arguments say."""
+    options = parser().parse_args(argv)
+    prefix: Path = (options.prefix or prefix_of()).absolute()
+    if options.verify:
+        print(verify(prefix))
+        return 0
+    kind = source_of(options.source, options.mirror)
+    if options.pin:
+        return _pin(kind, options.mirror)
+    with locked(prefix.with_name(f".{prefix.name}.lock"), what=f"the toolchain at {prefix}"):
+        if (prefix / RECORD).exists() and not options.force:
+            print(f"{prefix} is there already (--verify checks it, --force makes it anew)")
+        else:
+            provision(kind, mirror=options.mirror, prefix=prefix, keep=options.keep_archives)
+            print(f"CUDA_HOME={prefix}")
+    return 0
+
+
+def _pin(kind: SourceName, mirror: str | None) -> int:
+    place = mirrors(kind, mirror)[0]
+    pins = toolchain_pin.debian(place) if kind == "debian" else toolchain_pin.redist(place)
+    path = toolchain_pins.place(kind)
+    write(path, toolchain_pins.render(pins))
+    print(f"{path}: {len(pins.archive)} archives, {pins.size >> 20} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.run(main))
