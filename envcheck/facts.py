@@ -149,6 +149,8 @@ class Toolkit:
     """Highest major GCC that crt/host_config.h accepts."""
     archs: tuple[str, ...] = ()
     """What ``nvcc --list-gpu-arch`` prints, as ``9.0``, where it was asked."""
+    cmake: bool = False
+    """CMake would take its nvcc: CUDACXX, then PATH; it does not read CUDA_HOME."""
 
 
 @dataclass(frozen=True, kw_only=True)
