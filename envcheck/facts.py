@@ -74,6 +74,8 @@ class Resources:
     locked_memory: int | str | Unknown
     hostname_resolves: Text = "unknown"
     """The address that the host's own name resolves to."""
+    jit_locks: tuple[str, ...] = ()
+    """Lock files of just-in-time builds (flashinfer's cached_ops/*/lock) that no living process holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +338,24 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a run that is about to start asks for, where one was named; read from its configuration."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    tensor_parallel: int = 1
+    model: str | None = None
+    """A path, or a name on the hub."""
+    files: dict[str, Flag] = field(default_factory=dict)
+    """Path of the model or a data file -> it is there and can be read."""
+    loggers: tuple[str, ...] = ()
+    memory_saver: bool = False
+    hub_reachable: Flag = True
+    cluster_gpus: Number | None = None
+    """GPUs of the whole Ray cluster, where one runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that was read from one host."""
 
@@ -361,3 +381,4 @@ class Facts:
     docker: Docker | Unknown | None = None
     ray: Ray | Unknown | None = None
     manifest: Manifest | Unknown | None = None
+    wish: Wish | None = None

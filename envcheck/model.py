@@ -51,7 +51,8 @@ class Finding:
     expected: str
     fix: tuple[Fix, ...] = ()
     subject: str | None = None
-    severity: Literal["error", "warning"] = "error"
+    severity: Literal["error", "warning", "ok"] = "error"
+    """``ok``: nothing is wrong, and there is something to know about it (a note)."""
     sources: tuple[str, ...] = ()
 
 
