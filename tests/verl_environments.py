@@ -11,3 +11,9 @@ SKIP = pytest.mark.skip(reason="ENVCHECK_VERL_PYTHONS names no interpreter with 
 VERL_PYTHONS = [pytest.param(path, id=str(index)) for index, path in enumerate(GIVEN)] or [
     pytest.param("", id="none", marks=SKIP)
 ]
+
+GIVEN_TORCH = [path for path in os.environ.get("ENVCHECK_TORCH_PYTHONS", "").split(":") if path]
+SKIP_TORCH = pytest.mark.skip(reason="ENVCHECK_TORCH_PYTHONS names no interpreter with torch and transformers")
+TORCH_PYTHONS = [pytest.param(path, id=str(index)) for index, path in enumerate(GIVEN_TORCH)] or [
+    pytest.param("", id="none", marks=SKIP_TORCH)
+]
