@@ -1,0 +1,291 @@
+"""Build an image of the Dockerfile: preflight, progress, and the result with digest, layers and time per stage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from envcheck import stack as stacks
+from envcheck.errors import EnvcheckError, WorkError
+from scripts import cli, process
+from scripts.base_image import EPOCH
+from scripts.cache import ROOT, cache
+
+TARGETS = ("toolchain", "wheelhouse", "runtime", "doctor", "train")
+DISK_BYTES = {"toolchain": 12 << 30, "wheelhouse": 20 << 30, "runtime": 12 << 30, "doctor": 12 << 30, "train": 40 << 30}
+"""Free space that a first build of the target takes at its peak; measured for the seed stack, rounded up."""
+MEMORY_BYTES = 4 << 30
+BUILD_SECONDS = 6 * 3600
+STEP = re.compile(r"^#(\d+) \[(?:[\w./-]+ )?([\w-]+) +\d+/\d+\]")
+DONE = re.compile(r"^#(\d+) DONE ([\d.]+)s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What the Docker engine can do."""
+
+    version: str
+    buildx: bool
+    root: str
+
+
+@dataclass(kw_only=True)
+class Times:
+    """Seconds per stage, read from BuildKit's plain progress lines: ``#12 [train 3/5] RUN …``, ``#12 DONE 8.1s``."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    cached: int = 0
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def read(self, line: str) -> None:
+        """Take one line in."""
+        if step := STEP.match(line):
+            self._names[step[1]] = step[2]
+        elif (done := DONE.match(line)) and done[1] in self._names:
+            name = self._names[done[1]]
+            self.stages[name] = self.stages.get(name, 0.0) + float(done[2])
+        elif line.startswith("#") and line.endswith(" CACHED"):
+            self.cached += 1
+
+
+def engine() -> Engine:
+    """Ask the engine; raise EnvcheckError where there is none or BuildKit is missing."""
+    try:
+        text = process.output(["docker", "info", "--format", "{{json .}}"], timeout=20)
+    except WorkError as error:
+        raise EnvcheckError(
+            f"no Docker engine answers: {error.what}", fix="start one (systemctl start docker)"
+        ) from error
+    info = json.loads(text)
+    if info.get("ServerErrors") or not info.get("ServerVersion"):
+        raise EnvcheckError(
+            f"no Docker engine answers: {info.get('ServerErrors')}", fix="start one (systemctl start docker)"
+        )
+    try:
+        process.output(["docker", "buildx", "version"], timeout=20)
+        buildx = True
+    except WorkError:
+        buildx = False
+    major = int(info["ServerVersion"].split(".")[0])
+    if not buildx and major < 18:  # noqa: PLR2004  # BuildKit came with 18.09
+        raise EnvcheckError(f"Docker {info['ServerVersion']} has no BuildKit", fix="take Docker 20.10 or newer")
+    return Engine(version=info["ServerVersion"], buildx=buildx, root=info["DockerRootDir"])
+
+
+def preflight(target: str, root: str, available: int | None = None) -> None:
+    """Stop before a build that this host cannot finish: disk of the engine, memory."""
+    place = Path(root)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    need = DISK_BYTES[target]
+    if free < need:
+        what = f"{target} needs about {need >> 30} GiB under {root}, {free >> 30} GiB are free"
+        raise EnvcheckError(
+            what, fix="docker system prune, or move the engine's data-root; --force builds all the same"
+        )
+    memory = available if available is not None else _memory()
+    if memory < MEMORY_BYTES:
+        what = f"{memory >> 30} GiB of memory are available, {MEMORY_BYTES >> 30} GiB are needed"
+        raise EnvcheckError(what, fix="free some, or pass --force")
+
+
+def _memory() -> int:
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    found = re.search(r"^MemAvailable: +(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else MEMORY_BYTES
+
+
+def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
+    """Build arguments; the base is the stack's digest unless one is named."""
+    devel = next((image for image in stack.images if image.role == "devel"), None)
+    base = given.base_image or (f"{devel.tag}@{devel.digest}" if devel else None)
+    if base is None:
+        raise EnvcheckError(f"{stack.name} names no base image", fix="pass --base-image REF")
+    _check_base(base, stack)
+    return {
+        "STACK": stack.name,
+        "ENGINE": given.engine,
+        "TRAINER": given.trainer,
+        "BASE_IMAGE": base,
+        "ARCHS": given.archs or ";".join(stack.archs),
+        "MISSING": " ".join(given.allow_missing),
+        "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", str(EPOCH)),
+    }
+
+
+def _check_base(base: str, stack: stacks.Stack) -> None:
+    """Refuse a base whose tag names another CUDA."""
+    named = re.search(r"cuda[^:]*:(\d+\.\d+)", base)
+    if named and named[1] != stack.cuda.default:
+        raise EnvcheckError(
+            f"{base} is CUDA {named[1]}, {stack.name} needs {stack.cuda.default}", fix="pass another --base-image"
+        )
+
+
+def reference(given: argparse.Namespace) -> str:
+    """Give the name and tag."""
+    if given.tag:
+        return str(given.tag)
+    return f"envcheck/{given.target}:{given.stack}-{given.engine}-{given.trainer}"
+
+
+def command(given: argparse.Namespace, values: Mapping[str, str], found: Engine) -> list[str]:
+    """Give the docker command; what only buildx can do is refused without it."""
+    argv = ["docker", *(["buildx"] if found.buildx else []), "build", "--progress=plain", "-f", "docker/Dockerfile"]
+    argv += ["--target", given.target, "--tag", reference(given), "--network", given.network]
+    for name, value in values.items():
+        argv += ["--build-arg", f"{name}={value}"]
+    contexts = {"prebuilt": given.prebuilt, "mirrors": given.mirrors}
+    named = {name: path for name, path in contexts.items() if path}
+    if (named or given.push or given.output) and not found.buildx:
+        raise EnvcheckError(
+            "injected wheelhouses, mirrors, --push and --output need docker buildx", fix="install docker-buildx"
+        )
+    for name, path in named.items():
+        argv += ["--build-context", f"{name}={path}"]
+    for secret, path in (("ca", given.ca), ("pip", given.pip_conf)):
+        argv += ["--secret", f"id={secret},src={path}"] if path else []
+    argv += ["--no-cache"] if given.no_cache else []
+    if found.buildx:
+        attest = ["--provenance=mode=max", "--sbom=true"] if given.push else ["--provenance=false", "--sbom=false"]
+        argv += [*attest, *(["--push"] if given.push else ["--output", given.output] if given.output else ["--load"])]
+    return [*argv, "."]
+
+
+def build(argv: Sequence[str], log: Path) -> Times:
+    """Run the build; its lines go to the log and, shortened, to stderr."""
+    times = Times()
+
+    def show(line: str) -> None:
+        times.read(line)
+        if STEP.match(line) or "ERROR" in line:
+            print(line[:160], file=sys.stderr, flush=True)
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"+ {process.shown(argv)}\n", encoding="utf-8")
+    environ = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
+    done = process.stream(argv, timeout=BUILD_SECONDS, environ=environ, cwd=ROOT, log=log, each_line=show)
+    if done.returncode:
+        end = "\n".join(done.tail[-25:])
+        raise WorkError(
+            f"the build ended with exit code {done.returncode}; its end:\n{end}",
+            fix=f"python -m envcheck explain {log}",
+        )
+    return times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer: its size and the instruction that made it."""
+
+    bytes: int
+    made_by: str
+
+
+def layers(ref: str) -> list[Layer]:
+    """Sizes per layer, as `docker history` tells them, largest last instruction first."""
+    text = process.output(
+        ["docker", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", ref]
+    )
+    rows = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
+    return [Layer(bytes=int(size), made_by=made) for size, made in rows if size.isdigit() and int(size)]
+
+
+def summary(ref: str, times: Times, seconds: float) -> dict[str, object]:
+    """Give what a person or a pipeline wants to know of the result."""
+    found = json.loads(process.output(["docker", "image", "inspect", ref]))[0]
+    sizes = layers(ref)
+    return {
+        "version": 1,
+        "reference": ref,
+        "digest": found["Id"],
+        "bytes": sum(layer.bytes for layer in sizes),
+        "layers": [{"bytes": layer.bytes, "made_by": layer.made_by[:120]} for layer in sizes],
+        "seconds": round(seconds, 1),
+        "stages": {name: round(value, 1) for name, value in sorted(times.stages.items())},
+        "cached_steps": times.cached,
+    }
+
+
+def show(result: Mapping[str, object]) -> str:
+    """Write the summary for people."""
+    lines = [f"{result['reference']}  {result['digest']}  {_gib(result['bytes'])} in {result['seconds']} s"]
+    layers_found = result["layers"]
+    assert isinstance(layers_found, list)  # noqa: S101  # summary() made it
+    lines += [f"  {_gib(layer['bytes']):>10}  {layer['made_by'][:90]}" for layer in layers_found]
+    stages_found = result["stages"]
+    assert isinstance(stages_found, dict)  # noqa: S101
+    lines += [f"  {seconds:>8.1f} s  stage {name}" for name, seconds in stages_found.items()]
+    lines.append(f"  {result['cached_steps']} steps came from the cache")
+    return "\n".join(lines)
+
+
+def _gib(size: object) -> str:
+    assert isinstance(size, int)  # noqa: S101
+    return f"{size / (1 << 20):.1f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.2f} GiB"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the command line."""
+    it = argparse.ArgumentParser(prog="nox -s image --", description=__doc__)
+    it.add_argument("--stack", default=stacks.DEFAULT_STACK)
+    it.add_argument("--engine", default="sglang")
+    it.add_argument("--trainer", default="fsdp")
+    it.add_argument("--target", choices=TARGETS, default="train")
+    it.add_argument("--tag", help="name of the result (default: envcheck/TARGET:STACK-ENGINE-TRAINER)")
+    it.add_argument("--base-image", help="devel base, as `nox -s base-image` makes one (default: the stack's digest)")
+    it.add_argument("--archs", help="compute capabilities, as 8.0;9.0 (default: the stack's)")
+    it.add_argument("--prebuilt", type=Path, help="wheelhouse to take wheels from instead of compiling")
+    it.add_argument("--mirrors", type=Path, help="directory of git mirrors and sdists, for sites without GitHub")
+    it.add_argument(
+        "--allow-missing", action="append", default=[], metavar="COMPONENT", help="leave it out, and label it"
+    )
+    it.add_argument("--ca", type=Path, help="the site's CA bundle, given to the build as a secret")
+    it.add_argument("--pip-conf", type=Path, help="pip.conf with the site's index, given to the build as a secret")
+    it.add_argument("--network", default="default", help="network of the build's steps (%(default)s)")
+    it.add_argument("--push", action="store_true", help="push, with SBOM and provenance")
+    it.add_argument("--load", action="store_true", help="load into the engine (the default)")
+    it.add_argument("--output", help="buildx output, as type=oci,dest=x.tar,rewrite-timestamp=true")
+    it.add_argument("--no-cache", action="store_true")
+    it.add_argument("--force", action="store_true", help="build although disk or memory look too small")
+    it.add_argument("--dry-run", action="store_true", help="print the command")
+    it.add_argument("--format", choices=("text", "json"), default="text")
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build; the image gets its tag only when all of it went well (BuildKit tags last)."""
+    given = parser().parse_args(argv)
+    stack = stacks.load(given.stack)
+    for kind, name, known in (("engine", given.engine, stack.engines), ("trainer", given.trainer, stack.trainers)):
+        if name not in known:
+            raise EnvcheckError(f"{stack.name} has no {kind} {name!r}", fix=f"take one of: {', '.join(known)}")
+    values = arguments(given, stack)
+    found = engine()
+    if not given.force:
+        preflight(given.target, found.root)
+    line = command(given, values, found)
+    if given.dry_run:
+        print(process.shown(line))
+        return 0
+    start = time.monotonic()
+    times = build(line, cache("logs", f"image-{given.target}.log"))
+    if given.push or given.output:
+        print(f"done in {time.monotonic() - start:.0f} s")
+        return 0
+    result = summary(reference(given), times, time.monotonic() - start)
+    print(json.dumps(result, indent=1) if given.format == "json" else show(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
