@@ -1,0 +1,107 @@
+"""Which symbols of a library nothing in its process defines, and what C++ names mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from envcheck.binary.abi import CPP_RUNTIME, of_torch
+from envcheck.binary.elf import Elf, Symbol
+from envcheck.binary.image import BinaryError
+from envcheck.binary.ldso import Library
+
+TORCH_LIBRARY = re.compile(r"lib(torch|c10)\w*\.so")
+# Prefix of a C symbol -> the library that has it.
+OWNERS = (
+    (re.compile(r"_?Py"), "the Python interpreter"),
+    (re.compile(r"__nvJitLink|nvJitLink"), "libnvJitLink"),
+    (re.compile(r"nvrtc"), "libnvrtc"),
+    (re.compile(r"(__)?cuda[A-Z]"), "libcudart"),
+    (re.compile(r"cublas(Lt)?"), "libcublas"),
+    (re.compile(r"cudnn"), "libcudnn"),
+    (re.compile(r"cusparse"), "libcusparse"),
+    (re.compile(r"cusolver"), "libcusolver"),
+    (re.compile(r"nccl[A-Z]|pnccl"), "libnccl"),
+    (re.compile(r"nvml"), "libnvidia-ml"),
+    (re.compile(r"cu[A-Z]"), "libcuda"),
+    (re.compile(r"numa_"), "libnuma"),
+    (re.compile(r"_ZN3c104cuda|_ZNK3c104cuda"), "libc10_cuda"),
+    (re.compile(r"_ZNK?3c10|_ZT[VIS]N3c10"), "libc10"),
+    (re.compile(r"_ZNK?2at4cuda|_ZNK?4c10d"), "libtorch_cuda"),
+    (re.compile(r".*(THPVariable|THPDtype|THPDevice|8pybind11)"), "libtorch_python"),
+    (re.compile(r"_ZNK?2at|_ZNK?5torch|_ZT[VIS]N(2at|5torch)|_ZNK?6caffe2"), "libtorch_cpu"),
+    (re.compile(r"_ZNK?St|_ZS|__cxa|__gxx|_Zn[wa]|_Zd[la]"), "libstdc++"),
+    (re.compile(r".*18transformer_engine|nvte_"), "libtransformer_engine"),
+)
+
+
+class SymbolTables:
+    """Looks symbols up in the libraries of processes, and remembers who had them: extensions ask for the same ones."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._providers: dict[str, Library] = {}
+
+    def undefined(self, elf: Elf, scope: Sequence[Library]) -> tuple[str, ...]:
+        """Give the strong symbols of ``elf`` that no library of ``scope`` defines.
+
+        Symbols with a version of the C and C++ run-time libraries are judged by their floors, as the loader does.
+        """
+        ordered = sorted(scope, key=_torch_last, reverse=True)
+        inside = {library.path for library in scope}
+        found = []
+        for symbol in elf.undefined():
+            if symbol.version and CPP_RUNTIME.fullmatch(symbol.library):
+                continue
+            known = self._providers.get(symbol.name)
+            if (known is None or known.path not in inside) and not self._search(symbol.name, ordered):
+                found.append(symbol.name)
+        return tuple(found)
+
+    def _search(self, name: str, scope: Iterable[Library]) -> bool:
+        for library in scope:
+            try:
+                if library.elf is not None and library.elf.defines(name):
+                    self._providers[name] = library
+                    return True
+            except BinaryError as error:
+                library.fault, library.elf = str(error), None
+        return False
+
+
+def _torch_last(library: Library) -> bool:
+    return "/torch/lib/" in library.path
+
+
+def blamed(symbols: Sequence[str], missing: Sequence[str]) -> tuple[str, ...]:
+    """Leave out the symbols that a library which is missing as a whole may have: that library is the finding then."""
+    if not missing:
+        return tuple(symbols)
+    if any(TORCH_LIBRARY.match(name) for name in missing):
+        return ()
+    return tuple(name for name in symbols if of_torch(name))
+
+
+def owner(symbol: str) -> str | None:
+    """Name the library that should have a symbol: ``_ZN3c104cuda9SetDeviceEi`` is of libc10_cuda; None where unknown."""
+    return next((library for pattern, library in OWNERS if pattern.match(symbol)), None)
+
+
+def demangled(symbol: str) -> str:
+    """Give the C++ name: ``_ZN3c104cuda9SetDeviceEi`` is ``c10::cuda::SetDevice(int)``; what is no such name, as it is."""
+    if not symbol.startswith("_Z"):
+        return symbol
+    try:
+        import itanium_demangler  # 20 ms, and only where a symbol is missing
+    except ImportError:
+        return symbol
+    try:
+        node = itanium_demangler.parse(symbol)
+    except (NotImplementedError, RecursionError, IndexError, ValueError, TypeError, AttributeError, KeyError):
+        return symbol
+    return symbol if node is None else _constructors(str(node))
+
+
+def _constructors(text: str) -> str:
+    """Write ``c10::Error::{base ctor}`` as ``c10::Error::Error``."""
+    return re.sub(r"(\w+)::\{(?:base|complete) (c|d)tor\}", lambda m: f"{m[1]}::{'~' if m[2] == 'd' else ''}{m[1]}", text)

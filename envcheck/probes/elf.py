@@ -1,0 +1,115 @@
+"""The binaries of the packages that matter, each read in the process that would load it; nothing is imported."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from envcheck import data, limits
+from envcheck.binary import extension, fatbin
+from envcheck.binary.image import BinaryError
+from envcheck.binary.ldso import Library, Process
+from envcheck.binary.symbols import SymbolTables
+from envcheck.facts import Extension, Package
+from envcheck.host import Host
+from envcheck.probes.loader import WATCHED, Processes
+
+TABLE = "limits/extensions.toml"
+MAX_FILES = 400
+OTHER_CUDA = re.compile(r"_cu(\d+)\b")
+
+
+def probe(processes: Processes, packages: Sequence[Package]) -> tuple[Package, ...]:
+    """Give the packages with their extensions; torch gets its GPU architectures, and its libraries where shadowed."""
+    rows = {name: row.give for row in limits.parse(data.read(TABLE), TABLE).row for name in row.when}
+    reader = _Reader(processes)
+    return tuple(
+        reader.of_torch(package)
+        if package.name == "torch"
+        else reader.of_package(package, rows[package.name])
+        if package.name in rows
+        else package
+        for package in packages
+    )
+
+
+class _Reader:
+    """What all packages of one run share."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._tables = SymbolTables()
+
+    def of_package(self, package: Package, give: dict[str, str]) -> Package:
+        host, site = self._processes.host, package.location
+        process = self._processes.bare if give.get("torch") == "no" else self._processes.with_torch
+        loads = find(host, site, give.get("loads", ""))
+        if loads:
+            process = process.branch()
+            process.load(loads[0], everywhere=True)
+        paths = self._chosen(find(host, site, give["files"]), give)
+        return replace(package, extensions=tuple(self._extension(process, path) for path in paths))
+
+    def _extension(self, process: Process, path: str) -> Extension:
+        return extension.read(self._processes.files, process, self._tables, path)
+
+    def _chosen(self, paths: list[str], give: dict[str, str]) -> list[str]:
+        """Of files for several CUDA majors, those for torch's."""
+        cuda = self._processes.torch.cuda if self._processes.torch else None
+        if give.get("chosen") != "cuda" or not isinstance(cuda, str):
+            return paths
+        fitting = [path for path in paths if not (found := OTHER_CUDA.search(path)) or cuda.startswith(found.group(1))]
+        return fitting or paths
+
+    def of_torch(self, package: Package) -> Package:
+        """Add architectures, and the libraries that would take another file than torch's wheels give."""
+        return replace(package, archs=package.archs or self._torch_archs(package), extensions=tuple(self._shadowed()))
+
+    def _torch_archs(self, package: Package) -> tuple[str, ...]:
+        try:
+            elf = self._processes.files.elf(f"{package.location}/torch/lib/libtorch_cuda.so")
+            return fatbin.archs(elf) if elf else ()
+        except BinaryError:
+            return ()
+
+    def _shadowed(self) -> Iterator[Extension]:
+        """Check torch's own libraries against a CUDA library that comes from elsewhere: seldom, so seldom paid for."""
+        libraries = self._processes.with_torch.libraries
+        for library in libraries:
+            if any(self._foreign(name, need) for name, need in library.needs.items()):
+                yield self._extension(self._processes.bare, library.path)
+
+    def _foreign(self, name: str, found: Library | None) -> bool:
+        wanted = self._processes.of_wheel(name)
+        if found is None or wanted is None or not WATCHED.fullmatch(name):
+            return False
+        real = self._processes.host.realpath
+        return real(wanted) != real(found.path)
+
+
+def find(host: Host, site: str, patterns: str) -> list[str]:
+    """Files below a site directory that match space-separated patterns, each file once however it is named."""
+    found: dict[str, str] = {}
+    for pattern in patterns.split():
+        for path in _matches(host, site, pattern.split("/")):
+            if len(found) < MAX_FILES:
+                found.setdefault(host.realpath(path), path)
+    return list(found.values())
+
+
+def _matches(host: Host, place: str, parts: list[str]) -> Iterator[str]:
+    first, rest = parts[0], parts[1:]
+    if not any(letter in first for letter in "*?["):
+        path = posixpath.join(place, first)
+        if rest:
+            yield from _matches(host, path, rest)
+        elif host.exists(path):
+            yield path
+        return
+    for name in host.listdir(place):
+        if fnmatch.fnmatchcase(name, first):
+            path = posixpath.join(place, name)
+            yield from _matches(host, path, rest) if rest else (path,)
