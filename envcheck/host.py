@@ -38,7 +38,9 @@ class Completed:
 class Host(Protocol):
     """Where facts come from. Paths are absolute strings of that host; files raise OSError as the host's would."""
 
-    environ: Mapping[str, str]
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Environment variables."""
 
     def run(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Completed:
         """Run a program with LC_ALL=C and no input; never raises."""

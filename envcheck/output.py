@@ -48,7 +48,7 @@ def _mode(path: str) -> int:
 def deliver(document: str, path: str | None, *, encoding: str | None = None) -> None:
     """Hand the finished document over; ``encoding`` None: as UTF-8, whatever the terminal is.
 
-    Raises EnvcheckError where the file cannot be written; a closed pipe raises BrokenPipeError.
+    Raises EnvcheckError where the file cannot be written; a closed pipe is no error.
     """
     if path is None or path == STANDARD_OUTPUT:
         _print(document, sys.stdout, encoding)
@@ -62,12 +62,23 @@ def deliver(document: str, path: str | None, *, encoding: str | None = None) -> 
 
 def _print(document: str, stream: TextIO, encoding: str | None) -> None:
     buffer = getattr(stream, "buffer", None)
-    if buffer is None:  # a stream of text only, as a caller in Python may have put there
-        stream.write(document)
-    else:
+    try:
+        if buffer is None:  # a stream of text only, as a caller in Python may have put there
+            stream.write(document)
+        else:
+            stream.flush()
+            buffer.write(document.encode(encoding or "utf-8", errors="backslashreplace"))
         stream.flush()
-        buffer.write(document.encode(encoding or "utf-8", errors="backslashreplace"))
-    stream.flush()
+    except BrokenPipeError:
+        reader_left()
+
+
+def reader_left() -> None:
+    """Go on quietly where the reader has closed the pipe (``| head``); what could not be written is dropped."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no real file behind it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the process ends
 
 
 def encoding_of(stream: TextIO) -> str:

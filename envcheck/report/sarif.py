@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from envcheck.model import Outcome
 from envcheck.report import Report
 from envcheck.report.json import dumps
 from envcheck.report.words import details
+from envcheck.version import version
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {"error": ("fail", "error"), "warning": ("fail", "warning"), "ok": ("pass", "none")}
@@ -27,11 +27,7 @@ def render(report: Report) -> str:
 
 
 def _driver(report: Report, ids: list[str]) -> dict[str, Any]:
-    driver = {"name": "envcheck", "rules": [_rule(report, rule) for rule in ids]}
-    try:
-        return driver | {"semanticVersion": version("envcheck")}
-    except PackageNotFoundError:  # run from a checkout
-        return driver
+    return {"name": "envcheck", "semanticVersion": version(), "rules": [_rule(report, rule) for rule in ids]}
 
 
 def _rule(report: Report, rule_id: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ INDENT = "      "
 
 def render(report: Report) -> str:
     """Give the report; the last line is the command to type next."""
-    parts = [_heading(report), *_troubles(report), _unknown(report), _calm(report), _end(report)]
+    parts = [_heading(report), *_troubles(report), _unknown(report), _notes(report), _calm(report), _end(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -93,6 +93,13 @@ def _unknown(report: Report) -> str:
     return "\n".join(
         _titled(mark, colors, ", ".join(dict.fromkeys(rules)), reason, style) for reason, rules in reasons.items()
     )
+
+
+def _notes(report: Report) -> str:
+    """Show what is right and yet worth knowing: an ok outcome that carries what was found."""
+    style = report.style
+    noted = [outcome for outcome in report.judgement.having("ok") if outcome.found]
+    return "\n".join(_titled(style.symbol("·"), ("dim",), note.rule, note.summary, style) for note in noted)
 
 
 def _calm(report: Report) -> str:

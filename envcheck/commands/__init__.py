@@ -1,0 +1,1 @@
+"""The subcommands, one module each: ``configure(parser)`` and ``run(args) -> exit code``."""

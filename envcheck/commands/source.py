@@ -1,0 +1,75 @@
+"""Where the facts of a command come from: this host, an interpreter of it, an image, or a document."""
+
+from __future__ import annotations
+
+import argparse
+
+from envcheck import limits
+from envcheck.codec import Unknown
+from envcheck.errors import EnvcheckError
+from envcheck.facts import Facts
+from envcheck.model import Stage, Target
+from envcheck.stack import Stack
+
+
+def facts_of(args: argparse.Namespace) -> Facts:
+    """Read or collect the facts that the options name; raise EnvcheckError where they exclude each other."""
+    _check(args)
+    facts = _facts_of(args)
+    if not getattr(args, "redact", False):
+        return facts
+    from envcheck.redact import redact
+
+    return redact(facts)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.facts is not None and (args.image is not None or args.python is not None):
+        other = "--image" if args.image is not None else "--python"
+        raise EnvcheckError(f"--facts and {other} exclude each other", fix="a document is judged as it was recorded")
+
+
+def _facts_of(args: argparse.Namespace) -> Facts:
+    if args.facts is not None:
+        from envcheck import documents
+
+        return documents.load(args.facts)
+    from envcheck.probes import collect
+
+    if args.image is not None:
+        from envcheck.image import ContainerHost
+
+        with ContainerHost.of(args.image) as host:
+            return collect(host, python=args.python)
+    from envcheck.host import LocalHost
+
+    return collect(LocalHost(), python=args.python)
+
+
+def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
+    """Say what the facts are judged against; raise EnvcheckError where the stack has no such engine or trainer."""
+    engine = _one_of("engine", args.engine, stack.engines, stack)
+    return Target(
+        stack=stack,
+        limits=limits.load(),
+        stage=getattr(args, "stage", None) or default_stage(facts, stack, engine),
+        engine=engine,
+        trainer=_one_of("trainer", args.trainer, stack.trainers, stack),
+    )
+
+
+def _one_of(kind: str, wanted: str | None, offered: tuple[str, ...], stack: Stack) -> str:
+    if wanted is None:
+        return offered[0]
+    if wanted not in offered:
+        raise EnvcheckError(f"the stack {stack.name} has no {kind} {wanted}", fix=f"take {' or '.join(offered)}")
+    return wanted
+
+
+def default_stage(facts: Facts, stack: Stack, engine: str) -> Stage:
+    """Give ``build`` where the target environment does not hold the engine yet, else ``launch``."""
+    if isinstance(facts.packages, Unknown):
+        return "build"
+    names = {item.distribution for item in stack.components if item.role == "engine" and engine in item.engines}
+    held = {package.name for package in facts.packages}
+    return "launch" if held & (names or {engine}) else "build"
