@@ -1,0 +1,153 @@
+"""The C and C++ compilers: the ones that a build would take, through what, and the others that are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from envcheck.codec import Unknown
+from envcheck.facts import Compiler, Text
+from envcheck.host import Completed, Host
+from envcheck.probes.places import split
+from envcheck.probes.together import run_all
+
+VERSIONED = re.compile(r"(?:gcc|g\+\+|clang|clang\+\+)-\d+(?:\.\d+)?")
+PLAIN = ("gcc", "g++", "clang", "clang++")
+CCBIN = re.compile(r"(?:^|\s)(?:-ccbin|--compiler-bindir)(?:=|\s+)(\S+)")
+CLANG_FALLBACK = re.compile(r"version (\d+(?:\.\d+)+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A compiler that a build would take, and through what."""
+
+    role: str
+    command: str
+    why: str
+
+
+def probe(host: Host) -> tuple[Compiler, ...]:
+    """Read the compilers of each role, then the others."""
+    roles = list(taken(host))
+    paths = {role.role: locate(host, role.command) for role in roles}
+    named = {path for path in paths.values() if path}
+    real = {host.realpath(path) for path in named}
+    others = [path for path in installed(host) if path not in named and host.realpath(path) not in real]
+    said = versions(host, [*named, *others])
+    found = [_of_role(role, paths[role.role], said) for role in roles]
+    rest = [Compiler(role="other", path=path, family=said[path][0], version=said[path][1]) for path in others]
+    return tuple(item for item in found if item) + tuple(rest)
+
+
+def taken(host: Host) -> Iterator[Role]:
+    """Say what each role takes, in the order in which torch, nvcc and CMake look."""
+    environ = host.environ
+    yield _from(environ.get("CC"), "cc", "CC", host, ("cc", "gcc"))
+    yield _from(environ.get("CXX"), "cxx", "CXX", host, ("c++", "g++"))
+    yield cuda_host(host)
+    yield _from(environ.get("CXX"), "cmake-cxx", "CXX", host, ("c++", "g++", "clang++"))
+
+
+def _from(value: str | None, role: str, variable: str, host: Host, names: tuple[str, ...]) -> Role:
+    if value and value.strip():
+        return Role(role=role, command=value, why=f"{variable}={value}")
+    name = next((name for name in names if host.which(name)), names[0])
+    return Role(role=role, command=name, why=f"{name} is the first on PATH")
+
+
+def cuda_host(host: Host) -> Role:
+    """Give the host compiler of nvcc: -ccbin of its flag variables, CUDAHOSTCXX, torch's ``-ccbin $CC``, else g++."""
+    environ = host.environ
+    for name in ("NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS"):
+        found = CCBIN.search(environ.get(name, ""))
+        if found:
+            return Role(role="cuda-host", command=_in_directory(host, found[1]), why=f"{name} has -ccbin {found[1]}")
+    for name in ("NVCC_CCBIN", "CUDAHOSTCXX"):
+        if environ.get(name):
+            return Role(role="cuda-host", command=_in_directory(host, environ[name]), why=f"{name}={environ[name]}")
+    if environ.get("CC"):
+        return Role(
+            role="cuda-host", command=environ["CC"], why=f"torch gives nvcc -ccbin {environ['CC']} where CC is set"
+        )
+    return Role(role="cuda-host", command="g++", why="nvcc takes the g++ on PATH")
+
+
+def _in_directory(host: Host, value: str) -> str:
+    """-ccbin may name a directory: nvcc then takes the g++ in it."""
+    return f"{value.rstrip('/')}/g++" if host.exists(f"{value}/g++") else value
+
+
+def locate(host: Host, command: str) -> str | None:
+    """Find the program of a command line such as ``ccache g++-13 -m64``; a launcher in front is passed over."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    rest = [word for word in words if word.rpartition("/")[2] not in {"ccache", "sccache", "distcc", "env"}]
+    if not rest:
+        return None
+    return rest[0] if rest[0].startswith("/") and host.exists(rest[0]) else host.which(rest[0])
+
+
+def installed(host: Host) -> list[str]:
+    """Compilers of every directory of PATH and of the versioned folders of /opt, each program once."""
+    found: dict[str, str] = {}
+    for place in _directories(host):
+        names = [name for name in PLAIN if host.exists(f"{place}/{name}")]
+        names += [name for name in host.listdir(place) if VERSIONED.fullmatch(name)]
+        for name in names:
+            found.setdefault(host.realpath(f"{place}/{name}"), f"{place}/{name}")
+    return list(found.values())
+
+
+def _directories(host: Host) -> Iterator[str]:
+    seen: set[str] = set()
+    extra = [*host.glob("/opt/gcc*/bin"), *host.glob("/opt/rh/gcc-toolset-*/root/usr/bin")]
+    for place in [*split(host.environ.get("PATH")), *extra]:
+        real = host.realpath(place)
+        if real not in seen:
+            seen.add(real)
+            yield place
+
+
+def versions(host: Host, paths: list[str]) -> dict[str, tuple[str, Text]]:
+    """Family and version of each compiler; those that lead to one program are asked once."""
+    real = {path: host.realpath(path) for path in paths}
+    asked = list(dict.fromkeys(real.values()))
+    gcc = run_all(host, [[path, "-dumpfullversion", "-dumpversion"] for path in asked], timeout=5)
+    again = [path for path, done in zip(asked, gcc, strict=True) if _is_clang(path) or not done.ok]
+    other = dict(zip(again, run_all(host, [[path, "--version"] for path in again], timeout=5), strict=True))
+    said = {path: parse(path, done, other.get(path)) for path, done in zip(asked, gcc, strict=True)}
+    return {path: said[real[path]] for path in paths}
+
+
+def _is_clang(path: str) -> bool:
+    return "clang" in path.rpartition("/")[2]
+
+
+def parse(path: str, dumped: Completed, said: Completed | None) -> tuple[str, Text]:
+    """Read ``12.2.0``, the answer to -dumpfullversion, or ``Debian clang version 14.0.6``, the answer to --version."""
+    number = dumped.stdout.strip()
+    if said is None and re.fullmatch(r"\d+(\.\d+)*", number):
+        return "gcc", number
+    text = said.stdout if said and said.ok else ""
+    found = CLANG_FALLBACK.search(text)
+    if "clang" in text.lower() and found:
+        return "clang", found[1]
+    first = re.search(r"\) (\d+(?:\.\d+)+)", text)
+    if first:
+        return "gcc", first[1]
+    why = (said or dumped).why() if not (said or dumped).ok else f"it answered {(text or number)[:60]!r}"
+    return "clang" if _is_clang(path) else "gcc", Unknown(f"{path}: {why}")
+
+
+def _of_role(role: Role, path: str | None, said: dict[str, tuple[str, Text]]) -> Compiler | None:
+    if path is None:
+        if "=" not in role.why and "-ccbin" not in role.why:
+            return None
+        missing = Unknown(f"{role.command!r} was not found")
+        return Compiler(role=role.role, path=role.command, version=missing, selected=True, why=role.why)
+    family, version = said[path]
+    return Compiler(role=role.role, path=path, family=family, version=version, selected=True, why=role.why)

@@ -1,0 +1,164 @@
+"""Installed packages of the target, by reading their files: dist-info, egg-info, conda-meta. Nothing is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from envcheck.codec import Unknown
+from envcheck.facts import Origin, Package, Python
+from envcheck.host import Host
+from envcheck.probes import damage, details, editable
+from envcheck.probes.environment import without_credentials
+
+HEAD_BYTES = 16 << 10
+"""The header of METADATA nearly always ends before; the description follows and is not read."""
+HEADER = re.compile(r"^(Requires-Dist|Version|Name|Summary|Home-page|Project-URL): *(.*?)\s*$", re.MULTILINE)
+DISTRIBUTION = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+?)(?:-py[\d.]+)?\.(?P<kind>dist-info|egg-info)$")
+
+
+def probe(host: Host, python: Python | Unknown) -> tuple[Package, ...] | Unknown:
+    """Read every installed package; the first of a name in search order is the one that Python would import."""
+    if isinstance(python, Unknown):
+        return python
+    links = editable.read(host, python.site_packages)
+    found: dict[str, Package] = {}
+    for site in (*python.site_packages, *links.directories):
+        for package in _site(host, site):
+            found.setdefault(package.name, package)
+    for package in details.without_metadata(host, python.site_packages, set(found)):
+        found[package.name] = package
+    if python.conda_prefix == python.prefix:
+        for package in conda(host, python.prefix):
+            found.setdefault(package.name, package)
+    modules = details.modules_asked()
+    return tuple(
+        details.complete(host, package, editable.place(links, package), modules)
+        for package in sorted(found.values(), key=lambda package: package.name)
+    )
+
+
+def normalised(name: str) -> str:
+    """Give the PEP 503 form: ``Flash_Attn`` is ``flash-attn``."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _site(host: Host, site: str) -> Iterator[Package]:
+    """Read one site directory; two dist-infos of one name are one package with a damage."""
+    names = host.listdir(site)
+    entries = [name for name in names if name.endswith((".dist-info", ".egg-info"))]
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        stem = entry.rpartition(".")[0].split("-", 1)[0]
+        groups.setdefault(normalised(stem), []).append(entry)
+    for name, group in groups.items():
+        if not name.startswith("~"):
+            yield _package(host, site, name, group)
+    for package in damage.leftovers(names, groups):
+        yield replace(package, location=site)
+
+
+def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
+    entry = _best(host, site, entries)
+    path = f"{site}/{entry}"
+    inside = host.listdir(path)
+    head = _head(host, path, inside)
+    fields = HEADER.findall(head)
+    single = dict(reversed([(key, value) for key, value in fields if key != "Requires-Dist"]))
+    named = DISTRIBUTION.match(entry)
+    version = single.get("Version") or (named and named["version"])
+    installer = _line(host, f"{path}/INSTALLER") if "INSTALLER" in inside else None
+    origin = read_origin(host, f"{path}/direct_url.json") if "direct_url.json" in inside else None
+    return Package(
+        name=name,
+        version=version or Unknown(f"{path} does not say its version"),
+        installer=installer,
+        origin=origin,
+        tag=_tag(host, path) if "WHEEL" in inside else None,
+        build=version.partition("+")[2] or None if version else None,
+        location=site,
+        requires=tuple(value for key, value in fields if key == "Requires-Dist"),
+        damage=damage.of_metadata(site, entries, inside, entry, installer, head),
+        summary=single.get("Summary") or None,
+        home=_home(fields),
+    )
+
+
+def _best(host: Host, site: str, entries: list[str]) -> str:
+    """Of several, the one whose METADATA is there, the last by name."""
+    if len(entries) == 1:
+        return entries[0]
+    whole = [entry for entry in entries if host.exists(f"{site}/{entry}/METADATA")]
+    return (whole or entries)[-1]
+
+
+def _head(host: Host, path: str, inside: list[str]) -> str:
+    """Header of METADATA or PKG-INFO, up to the first empty line."""
+    source = next((f"{path}/{name}" for name in ("METADATA", "PKG-INFO") if name in inside), path)
+    try:
+        text = host.read(source, HEAD_BYTES)
+        if len(text) >= HEAD_BYTES - 4 and "\n\n" not in text:
+            text = host.read(source)
+    except OSError:
+        return ""
+    return text.replace("\r\n", "\n").partition("\n\n")[0]
+
+
+def _home(fields: list[tuple[str, str]]) -> str | None:
+    """Home page, from ``Home-page: URL`` or ``Project-URL: Homepage, URL``."""
+    for key, value in fields:
+        label, _, url = value.rpartition(", ")
+        if key == "Home-page" and value != "UNKNOWN":
+            return without_credentials(value) or None
+        if key == "Project-URL" and label.lower() in {"homepage", "repository", "source", "source code", "github"}:
+            return without_credentials(url)
+    return None
+
+
+def _line(host: Host, path: str) -> str | Unknown:
+    try:
+        return host.read(path, 4096).strip() or Unknown(f"{path} is empty")
+    except OSError as error:
+        return Unknown(f"{path}: {error.strerror}")
+
+
+def _tag(host: Host, path: str) -> str | Unknown:
+    """First tag of WHEEL, a line such as ``Tag: cp310-cp310-manylinux1_x86_64``."""
+    try:
+        found = re.search(r"^Tag: *(\S+)", host.read(f"{path}/WHEEL", 8192), re.MULTILINE)
+    except OSError as error:
+        return Unknown(f"{path}/WHEEL: {error.strerror}")
+    return found[1] if found else Unknown(f"{path}/WHEEL has no Tag")
+
+
+def read_origin(host: Host, path: str) -> Origin | None:
+    """Read direct_url.json; None where it is no such document."""
+    try:
+        return parse_origin(host.read(path, 64 << 10))
+    except OSError:
+        return None
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Read ``{"url": "https://…", "vcs_info": {"vcs": "git", "commit_id": "…"}, "dir_info": {"editable": true}}``."""
+    import json
+
+    try:
+        said = json.loads(text)
+        return Origin(
+            url=without_credentials(str(said["url"])),
+            commit=said.get("vcs_info", {}).get("commit_id"),
+            editable=bool(said.get("dir_info", {}).get("editable", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def conda(host: Host, prefix: str) -> Iterator[Package]:
+    """Read the file names of conda-meta: ``cuda-nvcc-12.4.131-h02f8991_0.json``."""
+    for entry in host.listdir(f"{prefix}/conda-meta"):
+        parts = entry.removesuffix(".json").rsplit("-", 2)
+        if entry.endswith(".json") and len(parts) == 3:  # noqa: PLR2004  # name, version, build
+            name, version, build = parts
+            yield Package(name=normalised(name), version=version, installer="conda", tag=build, location=prefix)

@@ -1,0 +1,201 @@
+"""What this process may use: CPUs, memory and its cgroup limits, shared memory, disks, ulimits. Files only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from envcheck.codec import Unknown
+from envcheck.facts import Disk, Number, Resources, Text
+from envcheck.host import Host
+
+NO_LIMIT_BYTES = 1 << 60
+"""cgroup v1 writes "no limit" as the highest page-aligned 64-bit number."""
+OUTER_LIMIT = 64
+SHM = "/dev/shm"  # noqa: S108  # only read about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """One line of /proc/self/mountinfo."""
+
+    root: str
+    point: str
+    kind: str
+    options: str
+
+
+def probe(host: Host) -> Resources:
+    """Read what this process may use."""
+    memory = meminfo(host)
+    mounts = read_mounts(host)
+    limits = read_ulimits(host)
+    return Resources(
+        cpus=cpus(host, mounts),
+        memory_bytes=memory.get("MemTotal", Unknown("/proc/meminfo has no MemTotal")),
+        memory_available_bytes=memory.get("MemAvailable", Unknown("/proc/meminfo has no MemAvailable")),
+        memory_limit_bytes=memory_limit(host, mounts),
+        swap_bytes=memory.get("SwapTotal", Unknown("/proc/meminfo has no SwapTotal")),
+        shm_bytes=shm(mounts, memory),
+        disks=disks(host),
+        max_processes=limits.get("Max processes", Unknown("/proc/self/limits has no Max processes")),
+        open_files=limits.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
+        locked_memory=limits.get("Max locked memory", Unknown("/proc/self/limits has no Max locked memory")),
+        hostname_resolves=hostname(host),
+    )
+
+
+def _text(host: Host, path: str) -> str:
+    try:
+        return host.read(path, 1 << 20)
+    except OSError:
+        return ""
+
+
+def meminfo(host: Host) -> dict[str, int]:
+    """Read /proc/meminfo, lines such as ``MemTotal:       25279864 kB``, into bytes."""
+    found = re.findall(r"^(\w+):\s+(\d+) kB$", _text(host, "/proc/meminfo"), re.MULTILINE)
+    return {name: int(size) << 10 for name, size in found}
+
+
+def read_mounts(host: Host) -> list[Mount]:
+    """Read /proc/self/mountinfo.
+
+    ``35 31 0:32 /docker/1cd3 /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory``
+    """
+    mounts = []
+    for line in _text(host, "/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, after = left.split(" "), right.split(" ")
+        if len(fields) > 5 and len(after) > 2:  # noqa: PLR2004  # fixed fields of proc(5)
+            options = f"{fields[5]},{after[2]}"
+            mounts.append(Mount(root=fields[3], point=fields[4].replace("\\040", " "), kind=after[0], options=options))
+    return mounts
+
+
+def cgroup_directories(host: Host, mounts: list[Mount], controller: str) -> list[str]:
+    """Directories of this process's cgroup and of those around it, innermost first, for v1 or v2.
+
+    /proc/self/cgroup has ``4:memory:/docker/1cd3`` for v1 and ``0::/user.slice`` for v2.
+    """
+    for line in _text(host, "/proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        version2 = number == "0" and not names
+        if not version2 and controller not in names.split(","):
+            continue
+        for mount in mounts:
+            if mount.kind == "cgroup2" if version2 else _is_v1(mount, controller):
+                found = _ancestors(mount, path)
+                if any(host.exists(f"{place}/cgroup.controllers" if version2 else place) for place in found):
+                    return found
+    return []
+
+
+def _is_v1(mount: Mount, controller: str) -> bool:
+    return mount.kind == "cgroup" and controller in mount.options.split(",")
+
+
+def _ancestors(mount: Mount, path: str) -> list[str]:
+    """Inside a container the mount's root is the container's own cgroup: it is cut from the front of the path."""
+    root = mount.root.rstrip("/")
+    inner = path[len(root) :] if root and (path + "/").startswith(root + "/") else path
+    parts = [part for part in inner.split("/") if part and part != ".."]
+    return ["/".join([mount.point, *parts[:depth]]) for depth in range(len(parts), -1, -1)][:OUTER_LIMIT]
+
+
+def memory_limit(host: Host, mounts: list[Mount]) -> int | Unknown | None:
+    """Lowest memory limit of this cgroup and those around it; None: none; Unknown: no cgroup can be read."""
+    places = cgroup_directories(host, mounts, "memory")
+    if not places:
+        return Unknown("no cgroup of the memory controller can be read") if not mounts else None
+    limits = []
+    for place in places:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _text(host, f"{place}/{name}").strip()
+            if text.isdigit() and int(text) < NO_LIMIT_BYTES:
+                limits.append(int(text))
+    return min(limits, default=None)
+
+
+def cpus(host: Host, mounts: list[Mount]) -> Number:
+    """CPUs of the affinity mask, or fewer where a cgroup quota says so (rounded up)."""
+    found = re.search(r"^Cpus_allowed_list:\s+(\S+)$", _text(host, "/proc/self/status"), re.MULTILINE)
+    if not found:
+        return Unknown("/proc/self/status has no Cpus_allowed_list")
+    count = count_list(found[1])
+    quotas = [quota for place in cgroup_directories(host, mounts, "cpu") for quota in _quota(host, place)]
+    return max(1, min([count, *quotas]))
+
+
+def count_list(text: str) -> int:
+    """Count a list such as ``0-3,8``: 5."""
+    spans = [part.split("-") for part in text.split(",")]
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+
+
+def _quota(host: Host, place: str) -> list[int]:
+    """Read cpu.max (``200000 100000`` or ``max 100000``), or v1's cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us."""
+    pair = _text(host, f"{place}/cpu.max").split()
+    if not pair:
+        pair = [_text(host, f"{place}/cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    if len(pair) == 2 and pair[0].isdigit() and pair[1].isdigit() and int(pair[1]):  # noqa: PLR2004  # quota, period
+        return [-(-int(pair[0]) // int(pair[1]))]
+    return []
+
+
+def shm(mounts: list[Mount], memory: dict[str, int]) -> Number:
+    """Size of /dev/shm, from ``size=65536k`` of its mount; a tmpfs without a size has half of the memory."""
+    mount = next((item for item in reversed(mounts) if item.point == SHM), None)
+    if mount is None:
+        return Unknown(f"{SHM} is not mounted")
+    size = re.search(r"(?:^|,)size=(\d+)([kmgKMG]?)", mount.options)
+    if size:
+        return int(size[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[size[2].lower()]
+    if mount.kind == "tmpfs" and "MemTotal" in memory:
+        return memory["MemTotal"] // 2
+    return Unknown(f"{SHM} is a {mount.kind} without a size")
+
+
+def read_ulimits(host: Host) -> dict[str, int | str]:
+    """Read the soft limits of /proc/self/limits, ``Max open files            1024                 524288    files``."""
+    found = re.findall(r"^(Max [a-z ]+?)\s{2,}(\d+|unlimited)\s", _text(host, "/proc/self/limits"), re.MULTILINE)
+    return {name: int(value) if value.isdigit() else value for name, value in found}
+
+
+def disks(host: Host) -> tuple[Disk, ...]:
+    """Free space where builds, caches, the home directory and the work lie."""
+    home = host.environ.get("HOME", "")
+    work = host.realpath(".")
+    places = {
+        "tmp": host.environ.get("TMPDIR") or "/tmp",  # noqa: S108  # only asked about
+        "cache": host.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else ""),
+        "home": home,
+        "work": work if work.startswith("/") else host.environ.get("PWD", ""),
+        "docker": "/var/lib/docker" if host.exists("/var/lib/docker") else "",
+    }
+    return tuple(_disk(host, role, path) for role, path in places.items() if path)
+
+
+def _disk(host: Host, role: str, path: str) -> Disk:
+    space: Number
+    inodes: Number
+    try:
+        space, inodes = host.free(path)
+    except OSError as error:
+        space = inodes = Unknown(f"{path}: {error.strerror}")
+    return Disk(role=role, path=path, free_bytes=space, free_inodes=inodes, writable=host.writable(path))
+
+
+def hostname(host: Host) -> Text:
+    """Address that the host's own name has in /etc/hosts, else what getent finds."""
+    name = _text(host, "/proc/sys/kernel/hostname").strip()
+    if not name:
+        return Unknown("/proc/sys/kernel/hostname cannot be read")
+    for line in _text(host, "/etc/hosts").splitlines():
+        address, *names = line.split("#", 1)[0].split() or [""]
+        if name in names:
+            return address
+    done = host.run(["getent", "ahosts", name], timeout=3)
+    found = done.stdout.split()
+    return found[0] if done.ok and found else Unknown(f"the host's own name resolves to nothing: {done.why()}")

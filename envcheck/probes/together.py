@@ -1,0 +1,51 @@
+"""Work side by side: what waits for programs does not wait for each other, and nothing waits for ever."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from envcheck.codec import Unknown
+from envcheck.host import TIMEOUT_SECONDS, Completed, Host
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 30.0
+
+
+class Later(Generic[T]):
+    """A call that runs in a thread of its own; its result is the call's, or Unknown with the reason."""
+
+    def __init__(self, call: Callable[[], T], *, name: str) -> None:
+        """Start the call."""
+        self._call = call
+        self._name = name
+        self._result: T | Unknown | None = None
+        # A daemon: a call that hangs inside a driver must not keep this program from ending.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._result = guarded(self._call)
+
+    def result(self, patience: float = PATIENCE_SECONDS) -> T | Unknown:
+        """Wait for the result, at most ``patience`` seconds."""
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            return Unknown(f"{self._name} did not answer within {patience:g} s")
+        return self._result  # type: ignore[return-value]  # set before the thread ends
+
+
+def guarded(call: Callable[[], T]) -> T | Unknown:
+    """Give what the call gives; an exception becomes Unknown, so that one probe never hides another."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  # any failure of a probe is a fact of its own
+        return Unknown(f"the probe failed: {type(error).__name__}: {error}")
+
+
+def run_all(host: Host, commands: Sequence[Sequence[str]], *, timeout: float = TIMEOUT_SECONDS) -> list[Completed]:
+    """Run programs side by side; results in the order of the commands."""
+    started = [Later(lambda argv=argv: host.run(argv, timeout=timeout), name=argv[0]) for argv in commands]  # type: ignore[misc]
+    results = (one.result(timeout + 1) for one in started)
+    return [Completed(returncode=-1, error=item.unknown) if isinstance(item, Unknown) else item for item in results]
