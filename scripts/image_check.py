@@ -18,9 +18,23 @@ RANDOM_UID = "48213:0"
 LAYER_BYTES = 12 << 30
 """Registries and runtimes handle layers of some 10 GB badly: sglang's single 11 GB layer was a report."""
 SETUID_OF_DEBIAN = frozenset(
-    "/usr/bin/chage /usr/bin/chfn /usr/bin/chsh /usr/bin/expiry /usr/bin/gpasswd /usr/bin/mount /usr/bin/newgrp "
-    "/usr/bin/passwd /usr/bin/su /usr/bin/umount /usr/sbin/unix_chkpwd /usr/bin/wall /usr/bin/ssh-agent "
-    "/usr/lib/openssh/ssh-keysign /usr/lib/dbus-1.0/dbus-daemon-launch-helper".split()
+    [
+        "/usr/bin/chage",
+        "/usr/bin/chfn",
+        "/usr/bin/chsh",
+        "/usr/bin/expiry",
+        "/usr/bin/gpasswd",
+        "/usr/bin/mount",
+        "/usr/bin/newgrp",
+        "/usr/bin/passwd",
+        "/usr/bin/su",
+        "/usr/bin/umount",
+        "/usr/sbin/unix_chkpwd",
+        "/usr/bin/wall",
+        "/usr/bin/ssh-agent",
+        "/usr/lib/openssh/ssh-keysign",
+        "/usr/lib/dbus-1.0/dbus-daemon-launch-helper",
+    ]
 )
 SECRET_FILES = ("*.pem.key", "id_rsa", "id_ed25519", ".netrc", ".pypirc", "pip.conf", ".git-credentials", "*.kdbx")
 SECRET_TEXT = re.compile(
@@ -72,7 +86,7 @@ def inspect(reference: str) -> Image:
 def runs_as_user(image: Image) -> Result:
     """The image's own user is not root."""
     user = str(image.config.get("User") or "")
-    return Result(name="non-root", ok=user.split(":")[0] not in {"", "0", "root"}, found=f"USER {user or 'is not set'}")
+    return Result(name="non-root", ok=user.partition(":")[0] not in {"", "0", "root"}, found=f"USER {user or 'unset'}")
 
 
 def works_for_any_uid(image: Image) -> Result:
@@ -87,7 +101,8 @@ def works_for_any_uid(image: Image) -> Result:
 def adds_no_setuid(image: Image) -> Result:
     """No setuid or setgid program beside those of the distribution."""
     text = image.shell(
-        "find / -xdev \\( -path /proc -prune \\) -o -type f \\( -perm -4000 -o -perm -2000 \\) -print 2>/dev/null || true"
+        "find / -xdev \\( -path /proc -prune \\) -o"
+        " -type f \\( -perm -4000 -o -perm -2000 \\) -print 2>/dev/null || true"
     )
     more = sorted(set(text.split()) - SETUID_OF_DEBIAN)
     return Result(name="setuid", ok=not more, found=", ".join(more) or "none beside the distribution's")
@@ -108,7 +123,8 @@ def has_no_secrets(image: Image) -> Result:
     leaks = sorted({found[0][:12] + "…" for found in SECRET_TEXT.finditer(texts)})
     names = " -o ".join(f"-name '{pattern}'" for pattern in SECRET_FILES)
     files = image.shell(
-        f"find / -xdev \\( -path /proc -o -path /sys -o -path '*/site-packages' \\) -prune -o -type f \\( {names} \\) -print 2>/dev/null || true"
+        "find / -xdev \\( -path /proc -o -path /sys -o -path '*/site-packages' \\) -prune -o"
+        f" -type f \\( {names} \\) -print 2>/dev/null || true"
     )
     found = [*leaks, *files.split()]
     return Result(name="secrets", ok=not found, found=", ".join(found) or "none in configuration, history, usual files")
@@ -117,7 +133,7 @@ def has_no_secrets(image: Image) -> Result:
 def has_no_caches(image: Image) -> Result:
     """No package caches and no package lists."""
     text = image.shell(
-        'du -sk /root/.cache /home/*/.cache /var/cache/apt /var/lib/apt/lists 2>/dev/null | awk \'$1 > 64 { print $2 "=" $1 "kB" }\''
+        "du -sk /root/.cache /home/*/.cache /var/cache/apt /var/lib/apt/lists 2>/dev/null | awk '$1 > 64 { print $2 }'"
     )
     return Result(name="caches", ok=not text.split(), found=text.strip() or "none")
 
