@@ -1,0 +1,296 @@
+"""The CUDA toolkit that a build or a just-in-time compiler takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envcheck.facts import Facts, Toolkit
+from envcheck.limits import satisfies
+from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, rule
+from envcheck.rules import remedy, subjects
+
+QUOTES = "\u201c\u201d\u2018\u2019\"'"
+"""Typographic ones too: they come along when a line is copied from a web page."""
+PARTS = ("/bin", "/nvcc", "/lib64", "/include")
+DEVEL_IMAGE = "nvidia/cuda:12.4.1-devel-ubuntu22.04"
+
+
+def others(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    """Take another toolkit that is on this host and has the stack's CUDA version."""
+    fitting = [
+        item
+        for item in subjects.toolkits(facts)
+        if not item.selected and isinstance(item.nvcc, str) and _is_stack_cuda(item, target)
+    ]
+    if not fitting:
+        return ()
+    home = fitting[0].path
+    commands = (remedy.export("CUDA_HOME", home), f"export PATH={home}/bin:$PATH")
+    return (Fix(text=f"Take the CUDA {fitting[0].version} that is on this host", commands=commands),)
+
+
+def _is_stack_cuda(item: Toolkit, target: Target) -> bool:
+    return isinstance(item.version, str) and satisfies(item.version, f"=={target.stack.cuda.default}.*")
+
+
+@rule(
+    "nvcc-missing",
+    group="toolkit",
+    subject="nvcc",
+    cause="Only the driver, or a runtime image, is there; compiling needs the CUDA toolkit. The NVIDIA wheels of the "
+    "package index hold no nvcc.",
+    stages=("build", "launch"),
+    sources=("https://github.com/Dao-AILab/flash-attention/issues/246",),
+    fix=("Install the toolkit, take a -devel image, or provision it without root: nox -s toolchain.",),
+)
+def nvcc_missing(facts: Facts, target: Target) -> Iterator[Finding]:
+    """An nvcc is there for what has to be compiled."""
+    if any(isinstance(item.nvcc, str) for item in subjects.toolkits(facts)):
+        return
+    if target.stage != "build" and not subjects.compiled_at_run_time(facts):
+        msg = "nothing that is installed compiles CUDA at run time"
+        raise NotApplicable(msg)
+    there = [f"{item.path} ({item.version}, without nvcc)" for item in subjects.toolkits(facts)]
+    yield Finding(
+        summary="there is no nvcc on this host" + (", only a runtime" if there else ""),
+        found=", ".join(there) or "no CUDA toolkit",
+        expected=f"nvcc of CUDA {target.stack.cuda.default}",
+        fix=(remedy.toolchain(target), *_system_toolkit(facts, target)),
+        severity=subjects.at_run_time(facts, target),
+    )
+
+
+def _system_toolkit(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    if facts.container is not None:
+        return (Fix(text=f"Start from an image with the toolkit, such as {DEVEL_IMAGE}"),)
+    cuda = target.stack.cuda.default
+    names = {"apt": f"cuda-toolkit-{cuda.replace('.', '-')}", "dnf": f"cuda-toolkit-{cuda.replace('.', '-')}"}
+    return remedy.system_packages(facts, f"the toolkit from NVIDIA's repository of CUDA {cuda}", names)
+
+
+@rule(
+    "cuda-home-invalid",
+    group="toolkit",
+    subject="CUDA_HOME",
+    cause="CUDA_HOME was copied with typographic quotes, lists several directories, names bin or nvcc itself, or a "
+    "toolkit that is not there (any more).",
+    stages=("build", "launch"),
+    sources=("https://github.com/pytorch/pytorch/blob/main/torch/utils/cpp_extension.py",),
+    fix=("Set CUDA_HOME to the directory that has bin/nvcc in it, in plain quotes or none.",),
+)
+def cuda_home_invalid(facts: Facts, target: Target) -> Iterator[Finding]:
+    """CUDA_HOME, where it is set, names one CUDA toolkit that has nvcc."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        value = facts.environment.get(name)
+        if value is None or (name == "CUDA_PATH" and facts.environment.get("CUDA_HOME")):
+            continue
+        fault = _malformed(value) or _not_a_toolkit(facts, value)
+        if fault:
+            yield Finding(
+                summary=f"{name} {fault}",
+                found=f"{name}={value}",
+                expected="the directory of one toolkit, which has bin/nvcc in it",
+                fix=_right_home(facts, target),
+                severity=subjects.at_run_time(facts, target),
+            )
+
+
+def _malformed(value: str) -> str:
+    faults = {
+        "is set to nothing": not value.strip(),
+        "has quotation marks in its value": any(quote in value for quote in QUOTES),
+        "has spaces around its value": value != value.strip(),
+        "is a list of directories": ":" in value,
+        "is no absolute path": not value.startswith("/"),
+        "names a part of a toolkit, not the toolkit": value.rstrip("/").endswith(PARTS),
+    }
+    return next((text for text, holds in faults.items() if holds), "")
+
+
+def _not_a_toolkit(facts: Facts, value: str) -> str:
+    place = value.rstrip("/")
+    meant = [
+        item
+        for item in subjects.toolkits(facts)
+        if item.path.rstrip("/") == place or item.source == "env" or "CUDA_HOME" in item.why or "CUDA_PATH" in item.why
+    ]
+    if not meant:
+        return "names a directory that holds no CUDA toolkit"
+    return "" if any(item.nvcc is not None for item in meant) else "names a toolkit without nvcc"
+
+
+def _right_home(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    there = sorted(
+        (item for item in subjects.toolkits(facts) if isinstance(item.nvcc, str)),
+        key=lambda item: not _is_stack_cuda(item, target),
+    )
+    if not there:
+        return (remedy.toolchain(target),)
+    return (remedy.exports(f"Name CUDA {there[0].version} of this host", CUDA_HOME=there[0].path),)
+
+
+@rule(
+    "nvcc-differs-from-torch",
+    group="toolkit",
+    subject="nvcc",
+    cause="torch refuses to build extensions with another CUDA major than its own; apex refuses another minor too. "
+    "PATH or CUDA_HOME names another toolkit than the stack's.",
+    stages=("build", "launch"),
+    sources=(
+        "https://github.com/NVIDIA/apex/issues/1748",
+        "https://github.com/pytorch/pytorch/blob/main/torch/utils/cpp_extension.py",
+    ),
+    fix=("Point CUDA_HOME and PATH at the toolkit of torch's CUDA version, or provision it: nox -s toolchain.",),
+)
+def nvcc_differs_from_torch(facts: Facts, target: Target) -> Iterator[Finding]:
+    """nvcc has the CUDA version that torch was built with."""
+    toolkit = subjects.nvcc_toolkit(facts)
+    cuda, wanted = known(toolkit.version), subjects.torch_cuda(facts, target)
+    if subjects.minor(cuda) == wanted:
+        return
+    same_major = subjects.major(cuda) == subjects.major(wanted)
+    apex = same_major and _apex_is_built(facts, target)
+    consequence = "torch refuses to build" if not same_major else "apex refuses to build" if apex else "it is tolerated"
+    yield Finding(
+        summary=f"nvcc is CUDA {cuda}, torch is CUDA {wanted}: {consequence}",
+        found=f"{toolkit.path} {cuda} {toolkit.why}".rstrip(),
+        expected=f"CUDA {wanted}",
+        fix=(*others(facts, target), remedy.toolchain(target)),
+        severity=subjects.at_run_time(facts, target) if not same_major or apex else "warning",
+    )
+
+
+def _apex_is_built(facts: Facts, target: Target) -> bool:
+    named = facts.sources if isinstance(facts.sources, tuple) else ()
+    item = subjects.wanted_component(target, "apex")
+    return (item is not None and not item.optional) or any(source.name == "apex" for source in named)
+
+
+@rule(
+    "nvcc-too-old-for-gpu",
+    group="toolkit",
+    subject="nvcc",
+    cause="The toolkit appeared before the GPU: Unsupported gpu architecture.",
+    stages=("build", "launch"),
+    sources=("https://github.com/flashinfer-ai/flashinfer/issues/1657",),
+    fix=("Point CUDA_HOME at a newer toolkit.",),
+)
+def nvcc_too_old_for_gpu(facts: Facts, target: Target) -> Iterator[Finding]:
+    """nvcc can compile for every GPU of this host."""
+    toolkit = subjects.nvcc_toolkit(facts)
+    subjects.need_gpu(facts)
+    cuda = known(toolkit.version)
+    for gpu in subjects.capabilities(facts):
+        row = target.limits.first("gpu-arch", gpu=gpu)
+        if row is None or (gpu in toolkit.archs and subjects.holds(row, "cuda", cuda)):
+            continue
+        wanted = row.need["cuda"] if not subjects.holds(row, "cuda", cuda) else row.give.get("wanted", "")
+        if not wanted or satisfies(cuda, wanted):
+            continue
+        yield Finding(
+            summary=f"nvcc {cuda} does not compile all that a GPU of compute capability {gpu} needs: {row.why}",
+            found=f"CUDA {cuda} in {toolkit.path}, GPU of compute capability {gpu}",
+            expected=f"CUDA {wanted}",
+            fix=(*others(facts, target), remedy.toolchain(target)),
+            severity=subjects.at_run_time(facts, target) if wanted == row.need["cuda"] else "warning",
+            sources=(row.source,),
+        )
+
+
+@rule(
+    "nvcc-newer-than-driver",
+    group="toolkit",
+    subject="nvcc",
+    cause="A driver compiles PTX (code for no GPU in particular) only of its own CUDA version and older ones; machine "
+    "code of any release of the same major runs.",
+    stages=("build", "launch", "train"),
+    sources=("https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html",),
+    fix=("Compile for the GPU itself (TORCH_CUDA_ARCH_LIST without +PTX), or update the driver.",),
+)
+def nvcc_newer_than_driver(facts: Facts, target: Target) -> Iterator[Finding]:
+    """What nvcc compiles here, the driver can run."""
+    toolkit = subjects.nvcc_toolkit(facts)
+    driver = known(facts.driver)
+    if not known(driver.present) or driver.cuda is None:
+        msg = "there is no driver on this host"
+        raise NotApplicable(msg)
+    cuda, highest = known(toolkit.version), subjects.minor(known(driver.cuda))
+    if not subjects.older(highest, subjects.minor(cuda)):
+        return
+    other_major = subjects.major(cuda) != subjects.major(highest)
+    yield Finding(
+        summary=f"nvcc is CUDA {cuda}, the driver knows CUDA {highest}: "
+        + ("what it compiles does not run here" if other_major else "machine code for the GPU runs, PTX does not"),
+        found=f"{toolkit.path} {cuda}, driver {driver.version}",
+        expected=f"CUDA {highest} or older" if other_major else "code for the GPUs themselves, no +PTX",
+        fix=(*others(facts, target), remedy.toolchain(target)) if other_major else _own_code(facts),
+        severity=_ptx_severity(facts, target, cuda, other_major=other_major),
+    )
+
+
+def _own_code(facts: Facts) -> tuple[Fix, ...]:
+    gpus = ";".join(item for gpu in known(facts.gpus) if isinstance(item := gpu.compute_capability, str))
+    own = ";".join(sorted(set(gpus.split(";"))))
+    return (remedy.exports("Compile for these GPUs alone", TORCH_CUDA_ARCH_LIST=own),) if own else ()
+
+
+def _ptx_severity(facts: Facts, target: Target, cuda: str, *, other_major: bool) -> Severity:
+    """The stack's own CUDA on an older driver of the same major is a supported combination, and worth a note."""
+    if other_major:
+        return "warning" if target.stage == "build" else subjects.at_run_time(facts, target)
+    ptx = "+PTX" in subjects.variable(facts, "TORCH_CUDA_ARCH_LIST")
+    return "ok" if subjects.minor(cuda) == target.stack.cuda.default and not ptx else "warning"
+
+
+@rule(
+    "ptxas-too-old",
+    group="toolkit",
+    subject="ptxas",
+    cause="ptxas comes from an older toolkit than nvcc (a mixed PATH), or triton's own does not know the GPU.",
+    stages=("build", "launch", "train"),
+    sources=("https://github.com/triton-lang/triton/issues/8539",),
+    fix=("Take nvcc and ptxas from one toolkit; set TRITON_PTXAS_PATH to a ptxas that knows the GPU.",),
+)
+def ptxas_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
+    """ptxas is as new as nvcc, and triton's knows every GPU."""
+    yield from _triton_ptxas(facts, target)
+    toolkit = subjects.nvcc_toolkit(facts)
+    if not isinstance(toolkit.ptxas, str):
+        return
+    cuda = known(toolkit.version)
+    if subjects.older(subjects.minor(toolkit.ptxas), subjects.minor(cuda)):
+        yield Finding(
+            summary=f"ptxas {toolkit.ptxas} is older than nvcc {cuda} and cannot read what it writes",
+            found=f"nvcc {cuda} and ptxas {toolkit.ptxas} in {toolkit.path}",
+            expected=f"ptxas {subjects.minor(cuda)}",
+            fix=(Fix(text="Put one toolkit first", commands=(f"export PATH={toolkit.path}/bin:$PATH",)),),
+            severity=subjects.at_run_time(facts, target),
+        )
+
+
+def _triton_ptxas(facts: Facts, target: Target) -> Iterator[Finding]:
+    triton = None if not isinstance(facts.packages, tuple) else subjects.installed_version(facts, "triton")
+    if triton is None or not isinstance(facts.gpus, tuple) or subjects.variable(facts, "TRITON_PTXAS_PATH"):
+        return
+    for gpu in subjects.capabilities(facts):
+        for row in target.limits.rows("triton", triton=triton, gpu=gpu):
+            newest = max((item.path for item in subjects.toolkits(facts) if isinstance(item.ptxas, str)), default="")
+            yield Finding(
+                summary=f"triton {triton} cannot compile for this GPU: {row.give['ptxas']}",
+                found=f"triton {triton}, GPU of compute capability {gpu}",
+                expected="a ptxas that knows the GPU",
+                fix=(
+                    remedy.exports("Name a newer ptxas", TRITON_PTXAS_PATH=f"{newest or '/usr/local/cuda'}/bin/ptxas"),
+                ),
+                sources=(row.source,),
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    nvcc_missing,
+    cuda_home_invalid,
+    nvcc_differs_from_torch,
+    nvcc_too_old_for_gpu,
+    nvcc_newer_than_driver,
+    ptxas_too_old,
+)
