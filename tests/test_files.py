@@ -1,0 +1,103 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from envcheck.errors import WorkError
+from scripts import files
+
+
+def test_write_replaces_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    files.write(path, "one")
+    files.write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [item.name for item in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.txt"
+    files.write(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256_both_ways(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc" * 1000)
+    assert files.sha256(path) == files._sha256(path) == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_replacing_swaps_when_it_ends_well(tmp_path: Path) -> None:
+    place = tmp_path / "env"
+    place.mkdir()
+    (place / "old").touch()
+    with files.replacing(place) as work:
+        (work / "new").touch()
+    assert [item.name for item in place.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_replacing_keeps_the_old_when_it_fails(tmp_path: Path) -> None:
+    place = tmp_path / "env"
+    place.mkdir()
+    (place / "old").touch()
+    with pytest.raises(KeyboardInterrupt), files.replacing(place):
+        raise KeyboardInterrupt
+    assert [item.name for item in place.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def _tar(path: Path, name: str) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 2
+        archive.addfile(member, io.BytesIO(b"hi"))
+    return path
+
+
+def _zip(path: Path, name: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "hi")
+    return path
+
+
+@pytest.mark.parametrize("make", [_tar, _zip])
+def test_unpack(make: object, tmp_path: Path) -> None:
+    archive = make(tmp_path / "a", "top/x")  # type: ignore[operator]
+    files.unpack(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "top" / "x").read_text() == "hi"
+
+
+@pytest.mark.parametrize("make", [_tar, _zip])
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
+def test_unpack_refuses_to_leave(make: object, name: str, tmp_path: Path) -> None:
+    archive = make(tmp_path / "a", name)  # type: ignore[operator]
+    out = tmp_path / "deep" / "out"
+    with contextlib.suppress(WorkError):  # a leading slash may also be taken off
+        files.unpack(archive, out)
+    assert not (tmp_path / "evil").exists()
+    assert not (tmp_path / "deep" / "evil").exists()
+    assert not Path("/etc/evil").exists()
+
+
+def test_unpack_of_a_truncated_archive(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", "x")
+    archive.write_bytes(archive.read_bytes()[:30])
+    with pytest.raises(WorkError, match="could not be unpacked"):
+        files.unpack(archive, tmp_path / "out")
