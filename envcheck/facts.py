@@ -6,10 +6,10 @@ CPU torch without CUDA, a package without local version). Sizes are bytes; versi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from envcheck.codec import Unknown
+from envcheck.record import dataclass, field
 
 Text = str | Unknown
 Number = int | Unknown

@@ -8,9 +8,10 @@ import io
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from envcheck.record import dataclass, field
 
 TIMEOUT_SECONDS = 10.0
 READ_LIMIT_BYTES = 4 << 20
