@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError
+from envcheck.record import dataclass, field
 from envcheck.stack import parse_toml
 
 DIRECTORY = Path(__file__).parent
