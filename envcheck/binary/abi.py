@@ -14,7 +14,6 @@ CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_j"
 OLD_STRING, NEW_STRING = "RKSs", "RKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 PYTHON_TAG = re.compile(r"\.(cpython-\d+[a-z]*|abi3t?|pypy\d+-pp\d+)[.-]")
 CUDA_SONAME = re.compile(r"lib(?:cudart|cublas|cublasLt|nvrtc|nvJitLink)\.so\.(\d+)(?:\.\d+)*")
-CPP_RUNTIME = re.compile(r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+")
 
 
 def of_torch(symbol: str) -> bool:

@@ -17,12 +17,14 @@ def read(files: Files, process: Process, tables: SymbolTables, path: str) -> Ext
     """Read one extension; what cannot be read is unknown, with the reason. The process is left as it was."""
     try:
         elf = files.elf(path)
-        if elf is None:
-            raise BinaryError("no such file")
-        return _judged(elf, process.branch(), tables, path)
+        return _judged(elf, process.branch(), tables, path) if elf else _unread(path, "no such file")
     except BinaryError as error:
-        why = Unknown(f"{path}: {error}")
-        return Extension(path=path, cxx11_abi=why, glibc=why, glibcxx=why, cxxabi=why, cuda_major=why)
+        return _unread(path, str(error))
+
+
+def _unread(path: str, reason: str) -> Extension:
+    why = Unknown(f"{path}: {reason}")
+    return Extension(path=path, cxx11_abi=why, glibc=why, glibcxx=why, cxxabi=why, cuda_major=why)
 
 
 def _judged(elf: Elf, process: Process, tables: SymbolTables, path: str) -> Extension:
@@ -31,11 +33,12 @@ def _judged(elf: Elf, process: Process, tables: SymbolTables, path: str) -> Exte
         raise BinaryError(f"built for {elf.machine}, while this Python is for {process.machine}")
     closure = library.closure()
     missing = missing_libraries(closure)
-    undefined = tables.undefined(elf, _scope(closure, process.everywhere))
+    symbols = list(elf.undefined())
+    undefined = tables.undefined(symbols, _scope(closure, process.everywhere))
     return Extension(
         path=path,
         needed=elf.needed,
-        cxx11_abi=abi.cxx11_abi(elf.undefined()),
+        cxx11_abi=abi.cxx11_abi(symbols),
         glibc=abi.floor(elf.needs, "GLIBC"),
         glibcxx=abi.floor(elf.needs, "GLIBCXX"),
         cxxabi=abi.floor(elf.needs, "CXXABI"),

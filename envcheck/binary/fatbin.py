@@ -1,7 +1,7 @@
 """The GPU architectures that a library carries code for, from the headers of its CUDA fat binaries.
 
-A section ``.nv_fatbin`` holds containers, each with entries of machine code (cubin) or PTX. The architecture stands in the
-entry's header, so compressed entries need no decompression. Layout, checked against nvcc 12.4 and 13.0:
+A section ``.nv_fatbin`` holds containers, each with entries of machine code (cubin) or PTX. The architecture stands in
+the entry's header, so compressed entries need no decompression. Layout, checked against nvcc 12.4 and 13.0:
 https://github.com/n-eiling/cuda-fatbin-decompression
 """
 

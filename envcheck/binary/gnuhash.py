@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import mul
 
 from envcheck.binary.image import BinaryError, Image
@@ -15,6 +15,7 @@ from envcheck.binary.image import BinaryError, Image
 MASK = 0xFFFFFFFF
 MAX_ENTRIES = 1 << 23
 MAX_CHAIN = 1 << 16
+MAX_SHIFT = 63
 
 
 def _powers(count: int) -> list[int]:
@@ -27,6 +28,7 @@ def _powers(count: int) -> list[int]:
 POWERS = _powers(1024)
 
 
+@lru_cache(maxsize=64)  # one name is looked up in several libraries
 def gnu_hash(name: bytes) -> int:
     """Hash a symbol name as the linker does: h = h * 33 + c from 5381, in 32 bits.
 
@@ -35,7 +37,7 @@ def gnu_hash(name: bytes) -> int:
     length = len(name)
     if length >= len(POWERS):
         POWERS.extend(_powers(length + 1)[len(POWERS) :])
-    return (sum(map(mul, reversed(name), POWERS)) + 5381 * POWERS[length]) & MASK
+    return int(sum(map(mul, reversed(name), POWERS)) + 5381 * POWERS[length]) & MASK
 
 
 class HashTable:
@@ -44,8 +46,9 @@ class HashTable:
     def __init__(self, image: Image, offset: int) -> None:
         """Read the four numbers at its start."""
         self._image = image
-        self._buckets_count, self.first, self._words, self._shift = struct.unpack("<IIII", image.at(offset, 16))
-        if self._buckets_count > MAX_ENTRIES or self._words > MAX_ENTRIES or self._shift > 63:
+        numbers: tuple[int, int, int, int] = struct.unpack("<IIII", image.at(offset, 16))
+        self._buckets_count, self.first, self._words, self._shift = numbers
+        if self._buckets_count > MAX_ENTRIES or self._words > MAX_ENTRIES or self._shift > MAX_SHIFT:
             raise BinaryError("damaged: a hash table of impossible size")
         self._offset = offset + 16
 
@@ -69,7 +72,7 @@ class HashTable:
         word = int.from_bytes(self._filter[(at := value // 64 % self._words * 8) : at + 8], "little")
         if not (word >> value % 64) & (word >> (value >> self._shift) % 64) & 1:
             return
-        index = struct.unpack_from("<I", self._buckets, value % self._buckets_count * 4)[0]
+        index = int(struct.unpack_from("<I", self._buckets, value % self._buckets_count * 4)[0])
         if index < self.first:
             return
         yield from self._chain(index, value)
@@ -93,7 +96,7 @@ class HashTable:
     @cached_property
     def symbol_count(self) -> int:
         """Number of symbols, which the table tells only by the end of its last chain."""
-        starts = struct.unpack(f"<{self._buckets_count}I", self._buckets)
+        starts: tuple[int, ...] = struct.unpack(f"<{self._buckets_count}I", self._buckets)
         last = max(starts, default=0)
         if last < self.first:
             return self.first

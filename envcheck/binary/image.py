@@ -6,7 +6,7 @@ import io
 import os
 import stat
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, final
 
 from envcheck.host import Host
 
@@ -15,6 +15,7 @@ class BinaryError(Exception):
     """A file is not the binary that it should be; the text is one clause that says what it is instead."""
 
 
+@final
 class Image:
     """Random access to a file. It reads with pread: a mapped file that shrinks would end the process by SIGBUS.
 

@@ -29,8 +29,8 @@ def read(host: Host, machine: str, path: str = "/etc/ld.so.cache") -> dict[str, 
 def parse(data: bytes, abi: int) -> dict[str, str]:
     """Read a cache: the new format, alone or behind the old one; else the old one alone.
 
-    Old: 11 bytes magic, count, then (flags, name, file) each; new: 20 bytes magic, count, string size, 20 bytes more, then
-    (flags, name, file, OS version, hardware capabilities). Offsets count from the start of each format's own block.
+    Old: 11 bytes magic, count, then (flags, name, file) each; new: 20 bytes magic, count, string size, 20 bytes more,
+    then (flags, name, file, OS version, hardware capabilities). Offsets count from each format's own start.
     """
     try:
         start = data.find(NEW_MAGIC, 0, len(data))

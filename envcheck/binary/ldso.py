@@ -1,7 +1,8 @@
 """Which file the loader would take for each needed library, worked out as ld.so(8) does and without loading anything.
 
-Order: what is loaded already, DT_RPATH of the object and of those that load it, LD_LIBRARY_PATH, DT_RUNPATH of the object,
-the cache, the default directories. A file of another machine is passed over. Not modelled: glibc-hwcaps directories.
+Order: what is loaded already, DT_RPATH of the object and of those that load it, LD_LIBRARY_PATH, DT_RUNPATH of the
+object, the cache, the default directories. A file of another machine is passed over;
+glibc-hwcaps directories are not modelled.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from envcheck.binary import ldcache
-from envcheck.binary.elf import Elf, ForeignError
+from envcheck.binary.elf import Elf
+from envcheck.binary.header import ForeignError
 from envcheck.binary.image import BinaryError, open_image
 from envcheck.host import Host
 
@@ -57,6 +58,13 @@ class Files:
         """Open nothing yet."""
         self.host = host
         self._elves: dict[str, Elf | BinaryError | None] = {}
+        self._caches: dict[str, dict[str, str]] = {}
+
+    def cache(self, machine: str) -> dict[str, str]:
+        """Give the loader's cache for a machine: soname -> file."""
+        if machine not in self._caches:
+            self._caches[machine] = ldcache.read(self.host, machine)
+        return self._caches[machine]
 
     def elf(self, path: str) -> Elf | None:
         """Give a file, None where there is none of that name; raise BinaryError where it is not a library."""
@@ -206,8 +214,9 @@ class Process:
                 yield f"{directory}/{name}", through
         if loader.elf is not None and loader.elf.no_default_directories:
             return
-        if name in self._cache:
-            yield self._cache[name], "cache"
+        cache = self._files.cache(self.machine or "x86_64")
+        if name in cache:
+            yield cache[name], "cache"
         for directory in default_directories(self.machine):
             yield f"{directory}/{name}", "default"
 
@@ -232,10 +241,6 @@ class Process:
         for library in chain:
             for path in library.elf.rpath if library.elf else ():
                 yield expand(path, library.origin, self.machine)
-
-    @cached_property
-    def _cache(self) -> dict[str, str]:
-        return ldcache.read(self._files.host, self.machine or "x86_64")
 
 
 def _soname(elf: Elf | None) -> str:

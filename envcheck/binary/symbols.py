@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from envcheck.binary.abi import CPP_RUNTIME, of_torch
-from envcheck.binary.elf import Elf, Symbol
+from envcheck.binary.abi import of_torch
+from envcheck.binary.elf import Symbol
 from envcheck.binary.image import BinaryError
 from envcheck.binary.ldso import Library
 
@@ -33,6 +33,8 @@ OWNERS = (
     (re.compile(r"_ZNK?St|_ZS|__cxa|__gxx|_Zn[wa]|_Zd[la]"), "libstdc++"),
     (re.compile(r".*18transformer_engine|nvte_"), "libtransformer_engine"),
 )
+ALIKE = 9
+"""Symbols that begin alike, as ``_ZN2at4_o``, mostly live in one library: it is asked first."""
 
 
 class SymbolTables:
@@ -41,35 +43,32 @@ class SymbolTables:
     def __init__(self) -> None:
         """Know nothing yet."""
         self._providers: dict[str, Library] = {}
+        self._alike: dict[str, Library] = {}
 
-    def undefined(self, elf: Elf, scope: Sequence[Library]) -> tuple[str, ...]:
-        """Give the strong symbols of ``elf`` that no library of ``scope`` defines.
-
-        Symbols with a version of the C and C++ run-time libraries are judged by their floors, as the loader does.
-        """
-        ordered = sorted(scope, key=_torch_last, reverse=True)
+    def undefined(self, symbols: Iterable[Symbol], scope: Sequence[Library]) -> tuple[str, ...]:
+        """Give the names of the symbols that no library of ``scope`` defines."""
+        ordered = sorted(scope, key=_is_torch, reverse=True)
         inside = {library.path for library in scope}
         found = []
-        for symbol in elf.undefined():
-            if symbol.version and CPP_RUNTIME.fullmatch(symbol.library):
-                continue
+        for symbol in symbols:
             known = self._providers.get(symbol.name)
             if (known is None or known.path not in inside) and not self._search(symbol.name, ordered):
                 found.append(symbol.name)
         return tuple(found)
 
-    def _search(self, name: str, scope: Iterable[Library]) -> bool:
-        for library in scope:
+    def _search(self, name: str, scope: Sequence[Library]) -> bool:
+        likely = self._alike.get(name[:ALIKE])
+        for library in scope if likely not in scope or likely is None else (likely, *scope):
             try:
                 if library.elf is not None and library.elf.defines(name):
-                    self._providers[name] = library
+                    self._providers[name] = self._alike[name[:ALIKE]] = library
                     return True
             except BinaryError as error:
                 library.fault, library.elf = str(error), None
         return False
 
 
-def _torch_last(library: Library) -> bool:
+def _is_torch(library: Library) -> bool:
     return "/torch/lib/" in library.path
 
 
@@ -83,12 +82,12 @@ def blamed(symbols: Sequence[str], missing: Sequence[str]) -> tuple[str, ...]:
 
 
 def owner(symbol: str) -> str | None:
-    """Name the library that should have a symbol: ``_ZN3c104cuda9SetDeviceEi`` is of libc10_cuda; None where unknown."""
+    """Name the library that should have a symbol: libc10_cuda has ``_ZN3c104cuda9SetDeviceEi``; None where unknown."""
     return next((library for pattern, library in OWNERS if pattern.match(symbol)), None)
 
 
 def demangled(symbol: str) -> str:
-    """Give the C++ name: ``_ZN3c104cuda9SetDeviceEi`` is ``c10::cuda::SetDevice(int)``; what is no such name, as it is."""
+    """Give the C++ name: ``_ZN3c104cuda9SetDeviceEi`` is ``c10::cuda::SetDevice(int)``; what is none, as it is."""
     if not symbol.startswith("_Z"):
         return symbol
     try:
@@ -104,4 +103,6 @@ def demangled(symbol: str) -> str:
 
 def _constructors(text: str) -> str:
     """Write ``c10::Error::{base ctor}`` as ``c10::Error::Error``."""
-    return re.sub(r"(\w+)::\{(?:base|complete) (c|d)tor\}", lambda m: f"{m[1]}::{'~' if m[2] == 'd' else ''}{m[1]}", text)
+    return re.sub(
+        r"(\w+)::\{(?:base|complete) (c|d)tor\}", lambda m: f"{m[1]}::{'~' if m[2] == 'd' else ''}{m[1]}", text
+    )

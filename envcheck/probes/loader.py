@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
+from typing import final
 
 from envcheck.binary import abi
 from envcheck.binary.image import BinaryError
@@ -36,6 +37,7 @@ OPTIONAL_SUBLIBRARIES = ("libcudnn_engines_tensor_ir.so.9",)
 """Not in every cuDNN wheel; where one is missing, the system's is taken: https://github.com/pytorch/pytorch/issues/188892"""
 
 
+@final
 class Processes:
     """Processes of the target interpreter: a bare one, and one that has imported torch. Close it at the end."""
 
@@ -46,7 +48,7 @@ class Processes:
         self._python = python
         self.sites = tuple(dict.fromkeys([*python.site_packages, *(item.location for item in packages)]))
         self.torch = next((item for item in packages if item.name == "torch"), None)
-        self._wheel_folders = [f"{site}/nvidia" for site in self.sites if site and host.exists(f"{site}/nvidia")]
+        self.wheel_folders = [f"{site}/nvidia" for site in self.sites if site and host.exists(f"{site}/nvidia")]
 
     @cached_property
     def bare(self) -> Process:
@@ -85,7 +87,7 @@ class Processes:
 
     @cached_property
     def _wheel_files(self) -> dict[str, str]:
-        places = [f"{folder}/{name}/lib" for folder in self._wheel_folders for name in self.host.listdir(folder)]
+        places = [f"{folder}/{name}/lib" for folder in self.wheel_folders for name in self.host.listdir(folder)]
         if self.torch is not None:
             places.append(f"{self.torch.location}/torch/lib")
         found: dict[str, str] = {}
@@ -109,7 +111,7 @@ class Processes:
 
 
 def probe(processes: Processes, packages: Sequence[Package]) -> tuple[LoaderEntry, ...]:
-    """Give an entry per library, those that torch has loaded first; ``library`` is the name asked for: libcudart.so.12."""
+    """Give an entry per library, what torch has loaded first; ``library`` is the name asked for: libcudart.so.12."""
     process = processes.with_torch
     loaded = {name: library for library in process.libraries if (name := _name(library)) and WATCHED.fullmatch(name)}
     entries = [_entry(processes, packages, name, library) for name, library in sorted(loaded.items())]
@@ -142,7 +144,9 @@ def _sublibraries(
 ) -> Iterator[LoaderEntry]:
     """Parts of cuDNN 8 and later, which libcudnn.so opens by name: each may come from another place."""
     major = _name(cudnn).rpartition(".")[2]
-    beside = [name for name in processes.host.listdir(cudnn.origin) if re.fullmatch(rf"libcudnn_\w+\.so\.{major}", name)]
+    beside = [
+        name for name in processes.host.listdir(cudnn.origin) if re.fullmatch(rf"libcudnn_\w+\.so\.{major}", name)
+    ]
     for name in dict.fromkeys([*beside, *OPTIONAL_SUBLIBRARIES]):
         found = process.branch().load(name, loader=cudnn)
         if found is not None or name in beside:
@@ -172,7 +176,7 @@ def _version(processes: Processes, packages: Sequence[Package], name: str, libra
         except BinaryError:
             return None
     real = processes.host.realpath(library.path)
-    folder = next((folder for folder in processes._wheel_folders if real.startswith(f"{folder}/")), None)
+    folder = next((folder for folder in processes.wheel_folders if real.startswith(f"{folder}/")), None)
     if folder is not None:
         names = _wheel_names(base.partition("_")[0], number)
         found = next((item.version for item in packages if item.name in names), None)
