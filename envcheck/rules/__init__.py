@@ -1,1 +1,1 @@
-"""x"""
+"""One subject each."""

@@ -164,7 +164,7 @@ def host_compiler_differs(facts: Facts, target: Target) -> Iterator[Finding]:
             if _same(reference, other) or (role == "cuda-host" and _on_purpose(facts)):
                 continue
             yield Finding(
-                summary=f"{_WORDS[role]} is {other.family} {other.version}, while builds take "
+                summary=f"{WORDS[role]} is {other.family} {other.version}, while builds take "
                 f"{reference.family} {reference.version} as C++ compiler",
                 found=f"{other.path} {other.version} and {reference.path} {reference.version}",
                 expected="one compiler for all parts of a build",
@@ -173,7 +173,7 @@ def host_compiler_differs(facts: Facts, target: Target) -> Iterator[Finding]:
             )
 
 
-_WORDS = {"cc": "the C compiler", "cmake-cxx": "cmake's compiler", "cuda-host": "nvcc's host compiler"}
+WORDS = {"cc": "the C compiler", "cmake-cxx": "cmake's compiler", "cuda-host": "nvcc's host compiler"}
 
 
 def _same(left: Compiler, right: Compiler) -> bool:

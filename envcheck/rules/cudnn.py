@@ -9,16 +9,17 @@ from envcheck.facts import Facts, LibraryCopy
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 
-IGNORED = ("CUDNN_INCLUDE_DIR", "CUDNN_LIBRARY", "CUDNN_ROOT", "CUDNN_LIB_DIR")
+IGNORED = ("CUDNN_INCLUDE_DIR", "CUDNN_INCLUDE_PATH", "CUDNN_LIBRARY", "CUDNN_ROOT", "CUDNN_ROOT_DIR", "CUDNN_LIB_DIR")
+"""Variables that people set and neither TransformerEngine's nor torch's build reads."""
 
 
 def needs_cudnn(facts: Facts, target: Target) -> bool:
     """Tell whether something in this selection, or on this host, is compiled against cuDNN."""
     if any(item.name.startswith("transformer-engine") for item in subjects.wanted(target)):
         return True
-    sources = facts.sources if isinstance(facts.sources, tuple) else ()
-    installed = facts.packages if isinstance(facts.packages, tuple) else ()
-    return any("transformer" in item.name and "engine" in item.name for item in (*sources, *installed))
+    names = [item.name for item in facts.sources] if isinstance(facts.sources, tuple) else []
+    names += [item.name for item in facts.packages] if isinstance(facts.packages, tuple) else []
+    return any(name.lower().startswith(("transformer-engine", "transformerengine")) for name in names)
 
 
 def require_need(facts: Facts, target: Target) -> None:
@@ -76,7 +77,7 @@ def cudnn_headers_missing(facts: Facts, target: Target) -> Iterator[Finding]:
                 fix=_name_header(facts, headers),
             )
             return
-    if any(item.selected for item in headers):
+    if any(item.selected and not item.why.startswith(IGNORED) for item in headers):
         return
     pip = [item for item in headers if item.source == "pip"]
     torch = subjects.torch(facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envcheck.codec import Unknown
 from envcheck.facts import Facts, Toolkit
 from envcheck.limits import satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, rule
@@ -114,7 +115,7 @@ def _not_a_toolkit(facts: Facts, value: str) -> str:
         for item in subjects.toolkits(facts)
         if item.path.rstrip("/") == place or item.source == "env" or "CUDA_HOME" in item.why or "CUDA_PATH" in item.why
     ]
-    if not meant:
+    if all(isinstance(item.version, Unknown) and item.nvcc is None for item in meant):
         return "names a directory that holds no CUDA toolkit"
     return "" if any(item.nvcc is not None for item in meant) else "names a toolkit without nvcc"
 
@@ -144,15 +145,22 @@ def _right_home(facts: Facts, target: Target) -> tuple[Fix, ...]:
 )
 def nvcc_differs_from_torch(facts: Facts, target: Target) -> Iterator[Finding]:
     """nvcc has the CUDA version that torch was built with."""
-    toolkit = subjects.nvcc_toolkit(facts)
-    cuda, wanted = known(toolkit.version), subjects.torch_cuda(facts, target)
-    if subjects.minor(cuda) == wanted:
-        return
+    wanted = subjects.torch_cuda(facts, target)
+    taken = subjects.nvcc_toolkit(facts)
+    by_cmake = [item for item in subjects.toolkits(facts) if item.cmake and item.path != taken.path]
+    for toolkit in (taken, *(by_cmake if subjects.wanted_component(target, "transformer-engine") else ())):
+        if subjects.minor(known(toolkit.version)) != wanted:
+            yield _other_cuda(facts, target, toolkit, wanted)
+
+
+def _other_cuda(facts: Facts, target: Target, toolkit: Toolkit, wanted: str) -> Finding:
+    cuda = known(toolkit.version)
     same_major = subjects.major(cuda) == subjects.major(wanted)
     apex = same_major and _apex_is_built(facts, target)
     consequence = "torch refuses to build" if not same_major else "apex refuses to build" if apex else "it is tolerated"
-    yield Finding(
-        summary=f"nvcc is CUDA {cuda}, torch is CUDA {wanted}: {consequence}",
+    name = "nvcc" if toolkit.selected else "cmake's nvcc"
+    return Finding(
+        summary=f"{name} is CUDA {cuda}, torch is CUDA {wanted}: {consequence}",
         found=f"{toolkit.path} {cuda} {toolkit.why}".rstrip(),
         expected=f"CUDA {wanted}",
         fix=(*others(facts, target), remedy.toolchain(target)),
