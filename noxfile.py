@@ -29,10 +29,12 @@ def dev(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff (rules and format) and mypy strict over everything."""
+    """Ruff (rules and format), mypy strict, and hadolint over the Dockerfile."""
     dev(session, "ruff", "check", *CODE)
     dev(session, "ruff", "format", "--check", *CODE)
     dev(session, "mypy", *CODE)
+    hadolint = ensure("dev").with_name("hadolint")
+    session.run(str(hadolint), "--config", "docker/hadolint.yaml", "docker/Dockerfile", external=True)
 
 
 @nox.session
