@@ -6,34 +6,15 @@ import fnmatch
 import glob as globbing
 import io
 import os
-import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from envcheck.record import dataclass, field
+from envcheck.running import Completed, Finished, Pending, Running
 
 TIMEOUT_SECONDS = 10.0
 READ_LIMIT_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completed:
-    """A finished command. ``error`` says why there is no result: not found, timed out, not permitted."""
-
-    returncode: int = 0
-    stdout: str = ""
-    stderr: str = ""
-    error: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """True where it ran and returned 0."""
-        return not self.error and self.returncode == 0
-
-    def why(self) -> str:
-        """One line that says what went wrong."""
-        return self.error or (self.stderr.strip() or self.stdout.strip() or f"exit code {self.returncode}")[-200:]
+FIRST_READ_BYTES = 64 << 10
 
 
 class Host(Protocol):
@@ -45,6 +26,12 @@ class Host(Protocol):
 
     def run(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Completed:
         """Run a program with LC_ALL=C and no input; never raises."""
+
+    def start(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Pending:
+        """Start a program as ``run`` does, to ask for its result later; never raises."""
+
+    def exchange(self, socket: str, request: bytes, *, timeout: float = TIMEOUT_SECONDS) -> Callable[[], bytes]:
+        """Send bytes to a Unix socket; what is returned waits for all that comes back; both raise OSError."""
 
     def read(self, path: str, limit: int = READ_LIMIT_BYTES) -> str:
         """Give at most ``limit`` bytes of a text file, undecodable bytes replaced."""
@@ -82,25 +69,49 @@ class LocalHost:
 
     def run(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Completed:
         """Run a program with LC_ALL=C and no input; never raises."""
-        environ = {**self.environ, "LC_ALL": "C", "LANGUAGE": "C"}
+        return self.start(argv, timeout=timeout).result()
+
+    def start(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Pending:
+        """Start a program as ``run`` does, to ask for its result later; never raises."""
+        path = argv[0] if "/" in argv[0] else self.which(argv[0])
+        if path is None:
+            return Finished(completed=Completed(returncode=-1, error=f"{argv[0]}: not found on PATH"))
         try:
-            done = subprocess.run(  # an argument list, no shell
-                list(argv), capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, env=environ, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Completed(returncode=-1, error=f"{argv[0]} did not answer within {timeout:g} s")
-        except OSError as error:
-            return Completed(returncode=-1, error=f"{argv[0]}: {error.strerror or error}")
-        return Completed(
-            returncode=done.returncode,
-            stdout=done.stdout.decode(errors="replace"),
-            stderr=done.stderr.decode(errors="replace"),
-        )
+            return Running(path, argv, {**self.environ, "LC_ALL": "C", "LANGUAGE": "C"}, timeout)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            return Finished(completed=Completed(returncode=-1, error=f"{argv[0]}: {why}"))
+
+    def exchange(self, socket: str, request: bytes, *, timeout: float = TIMEOUT_SECONDS) -> Callable[[], bytes]:
+        """Send bytes to a Unix socket; what is returned waits for all that comes back; both raise OSError."""
+        from socket import AF_UNIX
+        from socket import socket as connection  # seldom needed
+
+        link = connection(AF_UNIX)
+        try:
+            link.settimeout(timeout)
+            link.connect(socket)
+            link.sendall(request)
+        except OSError:
+            link.close()
+            raise
+
+        def answer() -> bytes:
+            with link:
+                return b"".join(iter(lambda: link.recv(65536), b""))
+
+        return answer
 
     def read(self, path: str, limit: int = READ_LIMIT_BYTES) -> str:
         """Give at most ``limit`` bytes of a text file, undecodable bytes replaced."""
-        with open(path, "rb") as file:  # hot path
-            return file.read(limit).decode(errors="replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # hot path: a file object costs three times as much
+        try:
+            data = os.read(descriptor, min(limit, FIRST_READ_BYTES))
+            if len(data) == FIRST_READ_BYTES or (data and _is_virtual(path)):
+                data += _rest(descriptor, limit - len(data))
+        finally:
+            os.close(descriptor)
+        return data.decode(errors="replace")
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading bytes at any offset."""
@@ -143,12 +154,25 @@ class LocalHost:
         return status.f_bavail * status.f_frsize, status.f_favail
 
 
+def _is_virtual(path: str) -> bool:
+    """Tell whether a read may give less than there is, as the files of /proc do."""
+    return path.startswith(("/proc/", "/sys/"))
+
+
+def _rest(descriptor: int, limit: int) -> bytes:
+    parts = []
+    while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 20))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
+
+
 def _existing(path: str) -> str:
     """Nearest ancestor that exists."""
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return str(place)
+    place = os.path.abspath(path)
+    while not os.path.exists(place) and place != "/":
+        place = os.path.dirname(place)
+    return place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +183,8 @@ class RecordedHost:
     commands: Mapping[tuple[str, ...], Completed] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    """(socket, path of an HTTP request) -> answer."""
     readonly: tuple[str, ...] = ()
     free_bytes: int = 500 << 30
 
@@ -166,6 +192,18 @@ class RecordedHost:
         """Give the recorded output."""
         missing = Completed(returncode=-1, error=f"{argv[0]}: No such file or directory")
         return self.commands.get(tuple(argv), missing)
+
+    def start(self, argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Pending:
+        """Give the recorded output."""
+        return Finished(completed=self.run(argv, timeout=timeout))
+
+    def exchange(self, socket: str, request: bytes, *, timeout: float = TIMEOUT_SECONDS) -> Callable[[], bytes]:  # noqa: ARG002
+        """Give the recorded answer."""
+        path = request.split(b" ")[1].decode()
+        if (socket, path) not in self.answers:
+            raise FileNotFoundError(2, "No such file or directory", socket)
+        answer = self.answers[socket, path]
+        return lambda: answer
 
     def read(self, path: str, limit: int = READ_LIMIT_BYTES) -> str:
         """Give the recorded text."""
@@ -184,7 +222,7 @@ class RecordedHost:
     def glob(self, pattern: str) -> list[str]:
         """Match recorded files, links and their directories."""
         names = {*self.files, *self.links}
-        names |= {str(parent) for name in list(names) for parent in Path(name).parents}
+        names |= {name[:at] for name in list(names) for at, letter in enumerate(name) if letter == "/" and at}
         return sorted(name for name in names if _matches(name, pattern))
 
     def exists(self, path: str) -> bool:
@@ -226,3 +264,6 @@ def _matches(name: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(
         fnmatch.fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True)
     )
+
+
+__all__ = ["READ_LIMIT_BYTES", "TIMEOUT_SECONDS", "Completed", "Host", "LocalHost", "Pending", "RecordedHost"]

@@ -1,4 +1,4 @@
-"""Collect the facts of a host: one module per source, each guarded on its own, files before programs, side by side."""
+"""Collect the facts of a host: one module per source, each guarded on its own; programs run while files are read."""
 
 from __future__ import annotations
 
@@ -56,61 +56,70 @@ class Collection:
     """One run over a host; what several probes need is read once."""
 
     def __init__(self, host: Host, python: str | None, only: frozenset[str] | None) -> None:
-        """Start what waits for programs; resolve the target interpreter."""
+        """Start every program; resolve the target interpreter."""
         self.host = host
         self.only = only
-        self._docker = self._later("docker", docker.probe)
-        self._compilers = self._later("compilers", compilers.probe)
-        self._resources = self._later("resources", resources.probe)
+        self._docker = self._start("docker", lambda: docker.start(host))
+        self._hostname = self._start("resources", lambda: resources.start_hostname(host))
+        self._compilers = self._start("compilers", lambda: compilers.start(host))
         self.target = interpreters.resolve(host, python)
         directory = None if isinstance(self.target, Unknown) else self.target.executable.rpartition("/")[0]
         self._directory = directory
-        self._tools = tools.start(host, directory) if self.wants("tools") else None
-        self._management = (
-            Later(lambda: nvml.probe(host, self._nvml_library), name="the driver")
-            if self.wants("driver") or self.wants("gpus")
-            else None
-        )
+        self._tools = self._start("tools", lambda: tools.start(host, directory))
+        self._toolkits = guarded(lambda: nvcc.start(host, self._sites))
+        self._management = self._start_management() if self.wants("driver") or self.wants("gpus") else None
 
     def wants(self, key: str) -> bool:
         """Tell whether a key was asked for."""
         return self.only is None or key in self.only
 
-    def _later(self, key: str, probe: Callable[[Host], T]) -> Later[T] | None:
-        return Later(lambda: probe(self.host), name=key) if self.wants(key) else None
+    def _start(self, key: str, start: Callable[[], T]) -> T | Unknown:
+        return guarded(start) if self.wants(key) else NOT_ASKED
+
+    def _start_management(self) -> Later[nvml.Management] | None:
+        """Ask the driver in a thread, where there is one to ask."""
+        found = guarded(lambda: self._driver_libraries)
+        names = [] if isinstance(found, Unknown) else found
+        library = next((item.path for item in names if item.name == nvml.LIBRARY and item.kind == "driver"), None)
+        if library is None and self.host.which("nvidia-smi") is None:
+            return None
+        return Later(lambda: nvml.probe(self.host, library), name="the driver")
 
     def facts(self) -> Facts:
-        """Read what is left, then gather."""
+        """Read the files, then gather what the programs said."""
         host = self.host
         facts: dict[str, Any] = {  # each value is its probe's; the tests decode the document
-            "os": self.ask("os", lambda: self.system),
-            "container": self.ask("container", lambda: container.probe(host), None),
+            "os": self._ask("os", lambda: self.system),
+            "container": self._ask("container", lambda: container.probe(host), None),
             "environment": environment.probe(host.environ) if self.wants("environment") else {},
-            "python": self.ask("python", self._python_with_shadows),
-            "packages": self.ask("packages", lambda: self.packages),
-            "toolkits": self.ask("toolkits", lambda: self.toolkits),
-            "loader": self.ask("loader", lambda: self.loader),
-            "cudnn": self.ask("cudnn", lambda: self._copies(libraries.CUDNN)),
-            "nccl": self.ask("nccl", lambda: self._copies(libraries.NCCL)),
-            "sources": self.ask("sources", lambda: sources.probe(host, self._known_packages)),
-            "manifest": self.ask("manifest", lambda: manifest.probe(host), None),
-            "ray": self.ask("ray", lambda: ray.probe(host), None),
-            "resources": self._resources.result() if self._resources else NOT_ASKED,
-            "compilers": self._compilers.result() if self._compilers else NOT_ASKED,
-            "docker": self._docker.result() if self._docker else None,
-            "tools": self.ask("tools", self._finished_tools),
-            "driver": self.ask("driver", self._driver),
-            "gpus": self.ask("gpus", self._gpus),
+            "resources": self._ask("resources", lambda: resources.probe(host, self._hostname)),
+            "python": self._ask("python", self._python_with_shadows),
+            "packages": self._ask("packages", lambda: self.packages_with_binaries),
+            "loader": self._ask("loader", lambda: self.loader),
+            "cudnn": self._ask("cudnn", lambda: self._copies(libraries.CUDNN)),
+            "nccl": self._ask("nccl", lambda: self._copies(libraries.NCCL)),
+            "sources": self._ask("sources", lambda: sources.probe(host, self._known_packages)),
+            "manifest": self._ask("manifest", lambda: manifest.probe(host), None),
+            "ray": self._ask("ray", lambda: ray.probe(host), None),
+            "docker": self._finish("docker", self._docker, lambda it: docker.finish(host, it), None),
+            "toolkits": self._finish("toolkits", self._toolkits, nvcc.finish),
+            "compilers": self._finish("compilers", self._compilers, lambda it: compilers.finish(host, it)),
+            "tools": self._finish("tools", self._tools, self._finished_tools),
+            "driver": self._ask("driver", self._driver),
+            "gpus": self._ask("gpus", self._gpus),
         }
-        return Facts(
-            collected=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            host=_name(host),
-            **facts,
-        )
+        return Facts(collected=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), host=_name(host), **facts)
 
-    def ask(self, key: str, probe: Callable[[], T], absent: Unknown | None = NOT_ASKED) -> T | Unknown | None:
-        """Run one probe, guarded; ``absent`` where its key was not asked for."""
+    def _ask(self, key: str, probe: Callable[[], T], absent: Unknown | None = NOT_ASKED) -> T | Unknown | None:
         return guarded(probe) if self.wants(key) else absent
+
+    def _finish(
+        self, key: str, started: T | Unknown, finish: Callable[[T], object], absent: Unknown | None = NOT_ASKED
+    ) -> object:
+        """End a probe that was started; where its start failed, that is the fact."""
+        if not self.wants(key):
+            return absent
+        return started if isinstance(started, Unknown) else guarded(lambda: finish(started))
 
     @cached_property
     def system(self) -> Os:
@@ -122,35 +131,52 @@ class Collection:
         """The target interpreter, without what shadows its packages."""
         return interpreters.probe(self.host, self.target, {})
 
+    @property
+    def _sites(self) -> tuple[str, ...]:
+        return () if isinstance(self.python, Unknown) else self.python.site_packages
+
     @cached_property
     def packages(self) -> tuple[Package, ...] | Unknown:
-        """The packages of the target, with what their binaries say."""
-        return dists.probe(self.host, self.python)
+        """The packages of the target by their metadata."""
+        return guarded(lambda: dists.probe(self.host, self.python))
 
     @property
     def _known_packages(self) -> tuple[Package, ...]:
-        found = guarded(lambda: self.packages)
-        return () if isinstance(found, Unknown) else found
+        return () if isinstance(self.packages, Unknown) else self.packages
 
     @cached_property
-    def toolkits(self) -> tuple[Toolkit, ...]:
-        """The CUDA toolkits."""
-        return nvcc.probe(self.host, () if isinstance(self.python, Unknown) else self.python.site_packages)
+    def _binaries(self) -> tuple[tuple[Package, ...] | Unknown, tuple[LoaderEntry, ...] | Unknown]:
+        """The packages with what their binaries say, and which file each library resolves to."""
+        if isinstance(self.python, Unknown) or isinstance(self.packages, Unknown):
+            why = self.python if isinstance(self.python, Unknown) else self.packages
+            return self.packages, why if isinstance(why, Unknown) else ()
+        from envcheck.probes import elf, loader
+
+        known = self.packages
+        with loader.Processes(self.host, self.python, known) as processes:
+            packages = guarded(lambda: elf.probe(processes, known))
+            entries = guarded(lambda: loader.probe(processes, known))
+        return packages, entries
 
     @property
-    def _known_toolkits(self) -> tuple[Toolkit, ...]:
-        found = guarded(lambda: self.toolkits)
-        return () if isinstance(found, Unknown) else found
+    def packages_with_binaries(self) -> tuple[Package, ...] | Unknown:
+        """The packages of the target; where their binaries cannot be read at all, by their metadata."""
+        found = self._binaries[0]
+        return self.packages if isinstance(found, Unknown) else found
 
-    @cached_property
+    @property
     def loader(self) -> tuple[LoaderEntry, ...] | Unknown:
         """Which file each library resolves to."""
-        return NOT_ASKED
+        return self._binaries[1]
 
     @property
     def _known_loader(self) -> tuple[LoaderEntry, ...]:
         found = guarded(lambda: self.loader)
         return () if isinstance(found, Unknown) else found
+
+    @property
+    def _known_toolkits(self) -> tuple[Toolkit, ...]:
+        return () if isinstance(self._toolkits, Unknown) else self._toolkits.toolkits
 
     @cached_property
     def _driver_libraries(self) -> list[DriverLibrary]:
@@ -158,33 +184,29 @@ class Collection:
 
         machine = self.system.machine
         cache = ldcache.read(self.host, machine if isinstance(machine, str) else "x86_64")
-        return driver.libraries(self.host, [], cache)
+        return driver.libraries(self.host, self._known_toolkits, cache)
 
-    @property
-    def _nvml_library(self) -> str | None:
-        found = [item for item in self._driver_libraries if item.name == nvml.LIBRARY and item.kind == "driver"]
-        return found[0].path if found else None
-
+    @cached_property
     def _managed(self) -> nvml.Management:
-        found = self._management.result() if self._management else NOT_ASKED
-        return found if isinstance(found, nvml.Management) else nvml.silent(found.unknown)
+        if self._management is None:
+            return nvml.silent("neither libnvidia-ml.so.1 nor nvidia-smi was found")
+        found = self._management.result()
+        return nvml.silent(found.unknown) if isinstance(found, Unknown) else found
 
     def _driver(self) -> Driver:
-        return driver.probe(self.host, self._driver_libraries, self._managed(), self._known_loader)
+        return driver.probe(self.host, self._driver_libraries, self._managed, self._known_loader)
 
     def _gpus(self) -> tuple[Gpu, ...]:
-        management = self._managed()
-        if management.error is None or management.gpus:
-            return management.gpus
+        if self._managed.error is None or self._managed.gpus:
+            return self._managed.gpus
         in_container = container.which(self.host) is not None
         return () if in_container else nvml.without_driver(self.host)
 
     def _copies(self, wanted: libraries.Wanted) -> tuple[LibraryCopy, ...]:
         return libraries.probe(self.host, wanted, self._known_toolkits, self._known_packages, self._known_loader)
 
-    def _finished_tools(self) -> tuple[Tool, ...]:
-        assert self._tools is not None  # noqa: S101  # started where the key is wanted
-        return tools.finish(self.host, self._tools, self._known_packages, self._directory)
+    def _finished_tools(self, started: tools.Started) -> tuple[Tool, ...]:
+        return tools.finish(self.host, started, self._known_packages, self._directory)
 
     def _python_with_shadows(self) -> Python | Unknown:
         names = interpreters.SHADOWABLE

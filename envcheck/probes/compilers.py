@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from envcheck.codec import Unknown
 from envcheck.facts import Compiler, Text
-from envcheck.host import Completed, Host
+from envcheck.host import Completed, Host, Pending
 from envcheck.probes.places import split
-from envcheck.probes.together import run_all
+from envcheck.record import dataclass
 
 VERSIONED = re.compile(r"(?:gcc|g\+\+|clang|clang\+\+)-\d+(?:\.\d+)?")
 PLAIN = ("gcc", "g++", "clang", "clang++")
 CCBIN = re.compile(r"(?:^|\s)(?:-ccbin|--compiler-bindir)(?:=|\s+)(\S+)")
-CLANG_FALLBACK = re.compile(r"version (\d+(?:\.\d+)+)")
+TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +27,36 @@ class Role:
     why: str
 
 
-def probe(host: Host) -> tuple[Compiler, ...]:
-    """Read the compilers of each role, then the others."""
-    roles = list(taken(host))
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The compilers that were found, and those that were asked for their version."""
+
+    roles: tuple[Role, ...]
+    paths: dict[str, str | None]
+    others: tuple[str, ...]
+    real: dict[str, str]
+    """Path -> the program that it leads to; each program is asked once."""
+    asked: dict[str, Pending]
+
+
+def start(host: Host) -> Started:
+    """Find the compiler of each role and the others, and ask for their versions."""
+    roles = tuple(taken(host))
     paths = {role.role: locate(host, role.command) for role in roles}
-    named = {path for path in paths.values() if path}
-    real = {host.realpath(path) for path in named}
-    others = [path for path in installed(host) if path not in named and host.realpath(path) not in real]
-    said = versions(host, [*named, *others])
-    found = [_of_role(role, paths[role.role], said) for role in roles]
-    rest = [Compiler(role="other", path=path, family=said[path][0], version=said[path][1]) for path in others]
+    named = list(dict.fromkeys(path for path in paths.values() if path))
+    known = {host.realpath(path) for path in named}
+    others = [path for path in installed(host) if host.realpath(path) not in known]
+    real = {path: host.realpath(path) for path in [*named, *others]}
+    asked = {path: host.start(question(path), timeout=TIMEOUT_SECONDS) for path in dict.fromkeys(real.values())}
+    return Started(roles=roles, paths=paths, others=tuple(others), real=real, asked=asked)
+
+
+def finish(host: Host, started: Started) -> tuple[Compiler, ...]:
+    """Give the compilers of each role, then the others."""
+    answers = {path: parse(host, path, pending.result()) for path, pending in started.asked.items()}
+    said = {path: answers[real] for path, real in started.real.items()}
+    found = [_of_role(role, started.paths[role.role], said) for role in started.roles]
+    rest = [Compiler(role="other", path=path, family=said[path][0], version=said[path][1]) for path in started.others]
     return tuple(item for item in found if item) + tuple(rest)
 
 
@@ -112,35 +131,29 @@ def _directories(host: Host) -> Iterator[str]:
             yield place
 
 
-def versions(host: Host, paths: list[str]) -> dict[str, tuple[str, Text]]:
-    """Family and version of each compiler; those that lead to one program are asked once."""
-    real = {path: host.realpath(path) for path in paths}
-    asked = list(dict.fromkeys(real.values()))
-    gcc = run_all(host, [[path, "-dumpfullversion", "-dumpversion"] for path in asked], timeout=5)
-    again = [path for path, done in zip(asked, gcc, strict=True) if _is_clang(path) or not done.ok]
-    other = dict(zip(again, run_all(host, [[path, "--version"] for path in again], timeout=5), strict=True))
-    said = {path: parse(path, done, other.get(path)) for path, done in zip(asked, gcc, strict=True)}
-    return {path: said[real[path]] for path in paths}
+def question(path: str) -> list[str]:
+    """Ask GCC for its full version (the first option is of GCC 7 and later, the second older), clang for its own."""
+    return [path, "--version"] if "clang" in path.rpartition("/")[2] else [path, "-dumpfullversion", "-dumpversion"]
 
 
-def _is_clang(path: str) -> bool:
-    return "clang" in path.rpartition("/")[2]
-
-
-def parse(path: str, dumped: Completed, said: Completed | None) -> tuple[str, Text]:
-    """Read ``12.2.0``, the answer to -dumpfullversion, or ``Debian clang version 14.0.6``, the answer to --version."""
-    number = dumped.stdout.strip()
-    if said is None and re.fullmatch(r"\d+(\.\d+)*", number):
+def parse(host: Host, path: str, done: Completed) -> tuple[str, Text]:
+    """Read ``12.2.0``, the answer to -dumpfullversion; a compiler that does not know it is asked for --version."""
+    number = done.stdout.strip()
+    if done.ok and re.fullmatch(r"\d+(\.\d+)*", number):
         return "gcc", number
-    text = said.stdout if said and said.ok else ""
-    found = CLANG_FALLBACK.search(text)
-    if "clang" in text.lower() and found:
-        return "clang", found[1]
+    if done.ok and number:
+        return parse_long(path, done.stdout)
+    again = host.run([path, "--version"], timeout=TIMEOUT_SECONDS)
+    return parse_long(path, again.stdout) if again.ok else ("gcc", Unknown(f"{path}: {done.why()}"))
+
+
+def parse_long(path: str, text: str) -> tuple[str, Text]:
+    """Read ``Debian clang version 14.0.6`` or ``gcc (Debian 12.2.0-14) 12.2.0``."""
+    if "clang" in text.lower():
+        found = re.search(r"version (\d+(?:\.\d+)+)", text)
+        return "clang", found[1] if found else Unknown(f"{path} answered {text[:60]!r}")
     first = re.search(r"\) (\d+(?:\.\d+)+)", text)
-    if first:
-        return "gcc", first[1]
-    why = (said or dumped).why() if not (said or dumped).ok else f"it answered {(text or number)[:60]!r}"
-    return "clang" if _is_clang(path) else "gcc", Unknown(f"{path}: {why}")
+    return "gcc", first[1] if first else Unknown(f"{path} answered {text[:60]!r}")
 
 
 def _of_role(role: Role, path: str | None, said: dict[str, tuple[str, Text]]) -> Compiler | None:

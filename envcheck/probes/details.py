@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from envcheck.codec import Unknown
 from envcheck.facts import Package
 from envcheck.host import Host
 from envcheck.probes import damage
+from envcheck.record import replace
 
 WATCHED = frozenset(
     [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from envcheck.codec import Unknown
 from envcheck.facts import Origin, Package, Python
 from envcheck.host import Host
 from envcheck.probes import damage, details, editable
 from envcheck.probes.environment import without_credentials
+from envcheck.record import replace
 
 HEAD_BYTES = 16 << 10
 """The header of METADATA nearly always ends before; the description follows and is not read."""

@@ -105,7 +105,7 @@ def _library(host: Host, name: str, path: str, *, loads: bool) -> DriverLibrary:
 
 def loaded_by(host: Host, found: Sequence[DriverLibrary], loader: Sequence[LoaderEntry]) -> list[DriverLibrary]:
     """Correct which libcuda loads, where the loader's own order was followed for the target's process."""
-    from dataclasses import replace
+    from envcheck.record import replace
 
     entry = next((item for item in loader if item.library == NAMES[0]), None)
     if entry is None or isinstance(entry.path, Unknown):

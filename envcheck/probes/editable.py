@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from envcheck.facts import Package
 from envcheck.host import Host
+from envcheck.record import dataclass
 
 MAPPING = re.compile(r"^MAPPING(?:: [^=]+)? = (\{.*\})$", re.MULTILINE)
 PAIR = re.compile(r"'([\w.]+)': '([^']+)'")

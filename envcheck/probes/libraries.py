@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from envcheck.codec import Unknown
 from envcheck.facts import LibraryCopy, LoaderEntry, Package, Text, Toolkit
@@ -17,6 +16,7 @@ from envcheck.probes.places import (
     toolkit_libraries,
     unique,
 )
+from envcheck.record import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)

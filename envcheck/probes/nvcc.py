@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from envcheck.codec import Unknown
 from envcheck.facts import Text, Toolkit
-from envcheck.host import Host
+from envcheck.host import Host, Pending
 from envcheck.probes.places import split, toolkit_includes
-from envcheck.probes.together import run_all
+from envcheck.record import dataclass, replace
 
 USUAL = "/usr/local/cuda"
 DEBIAN = "/usr/lib/nvidia-cuda-toolkit"
@@ -39,13 +38,41 @@ class Candidate:
     real: str | None = None
 
 
-def probe(host: Host, sites: Sequence[str] = ()) -> tuple[Toolkit, ...]:
-    """Read every toolkit, the selected one first."""
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The toolkits by their files, and the programs that were asked for what no file tells."""
+
+    toolkits: tuple[Toolkit, ...]
+    asked: dict[tuple[int, str], tuple[str, Pending]]
+
+
+def start(host: Host, sites: Sequence[str] = ()) -> Started:
+    """Read every toolkit, the selected one first; start the programs whose version no file tells."""
     found = list(_distinct(host, candidates(host, sites)))
     chosen, why = selected(host)
     cmake = cmake_takes(host)
     toolkits = [_toolkit(host, item, chosen=chosen, why=why, cmake=cmake) for item in found]
-    return tuple(sorted(_with_programs(host, toolkits), key=lambda item: not item.selected))
+    toolkits.sort(key=lambda item: not item.selected)
+    questions: dict[tuple[int, str], str] = {}
+    for index, item in enumerate(toolkits):
+        if isinstance(item.version, Unknown) and isinstance(item.nvcc, str):
+            questions[index, "version"] = item.nvcc
+        if isinstance(item.ptxas, Unknown):
+            questions[index, "ptxas"] = item.ptxas.unknown
+    asked = {key: (program, host.start([program, "--version"])) for key, program in questions.items()}
+    return Started(toolkits=tuple(toolkits), asked=asked)
+
+
+def finish(started: Started) -> tuple[Toolkit, ...]:
+    """Add what the programs said."""
+    toolkits = list(started.toolkits)
+    for (index, name), (program, pending) in started.asked.items():
+        done = pending.result()
+        found = parse_release(done.stdout) if done.ok else None
+        said: Text = Unknown(f"{program} --version: {done.why()}") if found is None else found[name == "ptxas"]
+        item = toolkits[index]
+        toolkits[index] = replace(item, ptxas=said) if name == "ptxas" else replace(item, version=said)
+    return tuple(toolkits)
 
 
 def candidates(host: Host, sites: Sequence[str]) -> Iterator[Candidate]:
@@ -221,23 +248,6 @@ def ptxas_in(host: Host, root: str) -> Text | None:
         return None
     said = parse_version_json(_text(host, f"{root}/version.json")).get("cuda_nvcc")
     return said or Unknown(path)
-
-
-def _with_programs(host: Host, toolkits: list[Toolkit]) -> list[Toolkit]:
-    """Ask the programs for the versions that no file tells."""
-    asked: dict[tuple[int, str], str] = {}
-    for index, item in enumerate(toolkits):
-        if isinstance(item.version, Unknown) and isinstance(item.nvcc, str):
-            asked[index, "version"] = item.nvcc
-        if isinstance(item.ptxas, Unknown):
-            asked[index, "ptxas"] = item.ptxas.unknown
-    done = run_all(host, [[program, "--version"] for program in asked.values()])
-    for (index, name), program, result in zip(asked, asked.values(), done, strict=True):
-        found = parse_release(result.stdout) if result.ok else None
-        said: Text = Unknown(f"{program} --version: {result.why()}") if found is None else found[name == "ptxas"]
-        item = toolkits[index]
-        toolkits[index] = replace(item, ptxas=said) if name == "ptxas" else replace(item, version=said)
-    return toolkits
 
 
 def parse_release(text: str) -> tuple[str, str] | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from envcheck.codec import Unknown
 from envcheck.facts import Gpu, Number, Text
 from envcheck.host import Host, LocalHost
+from envcheck.record import dataclass
 
 T = TypeVar("T")
 LIBRARY = "libnvidia-ml.so.1"

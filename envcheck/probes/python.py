@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from envcheck.codec import Unknown
 from envcheck.errors import HostError
 from envcheck.facts import Python
 from envcheck.host import Completed, Host, LocalHost
+from envcheck.record import dataclass
 
 TIMEOUT_SECONDS = 15.0
 SHADOWABLE = (

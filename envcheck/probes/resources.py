@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from envcheck.codec import Unknown
 from envcheck.facts import Disk, Number, Resources, Text
-from envcheck.host import Host
+from envcheck.host import Host, Pending
+from envcheck.record import dataclass
 
 NO_LIMIT_BYTES = 1 << 60
 """cgroup v1 writes "no limit" as the highest page-aligned 64-bit number."""
@@ -25,8 +25,8 @@ class Mount:
     options: str
 
 
-def probe(host: Host) -> Resources:
-    """Read what this process may use."""
+def probe(host: Host, named: Text | Pending) -> Resources:
+    """Read what this process may use; ``named`` is what ``start_hostname`` gave."""
     memory = meminfo(host)
     mounts = read_mounts(host)
     limits = read_ulimits(host)
@@ -41,7 +41,8 @@ def probe(host: Host) -> Resources:
         max_processes=limits.get("Max processes", Unknown("/proc/self/limits has no Max processes")),
         open_files=limits.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
         locked_memory=limits.get("Max locked memory", Unknown("/proc/self/limits has no Max locked memory")),
-        hostname_resolves=hostname(host),
+        hostname_resolves=resolved(named),
+        jit_locks=jit_locks(host),
     )
 
 
@@ -187,8 +188,8 @@ def _disk(host: Host, role: str, path: str) -> Disk:
     return Disk(role=role, path=path, free_bytes=space, free_inodes=inodes, writable=host.writable(path))
 
 
-def hostname(host: Host) -> Text:
-    """Address that the host's own name has in /etc/hosts, else what getent finds."""
+def start_hostname(host: Host) -> Text | Pending:
+    """Address that the host's own name has in /etc/hosts, else getent, started."""
     name = _text(host, "/proc/sys/kernel/hostname").strip()
     if not name:
         return Unknown("/proc/sys/kernel/hostname cannot be read")
@@ -196,6 +197,27 @@ def hostname(host: Host) -> Text:
         address, *names = line.split("#", 1)[0].split() or [""]
         if name in names:
             return address
-    done = host.run(["getent", "ahosts", name], timeout=3)
+    return host.start(["getent", "ahosts", name], timeout=3)
+
+
+def resolved(named: Text | Pending) -> Text:
+    """Read getent's answer, ``10.0.0.5       STREAM node1``; an address stands as it is."""
+    if isinstance(named, (str, Unknown)):
+        return named
+    done = named.result()
     found = done.stdout.split()
     return found[0] if done.ok and found else Unknown(f"the host's own name resolves to nothing: {done.why()}")
+
+
+def jit_locks(host: Host) -> tuple[str, ...]:
+    """Lock files of flashinfer's just-in-time builds, whose ninja is dead: a new run would wait for them for ever."""
+    base = host.environ.get("FLASHINFER_WORKSPACE_BASE") or host.environ.get("HOME", "")
+    found = host.glob(f"{base}/.cache/flashinfer/*/cached_ops/*/lock") if base else []
+    found += host.glob(f"{base}/.cache/flashinfer/*/*/cached_ops/*/lock") if base else []
+    return tuple(found) if found and not building(host) else ()
+
+
+def building(host: Host) -> bool:
+    """Tell whether a ninja or nvcc runs."""
+    names = (name for name in host.listdir("/proc") if name.isdigit())
+    return any(_text(host, f"/proc/{name}/comm").strip() in {"ninja", "nvcc", "cicc", "ptxas"} for name in names)

@@ -1,13 +1,11 @@
-"""Work side by side: what waits for programs does not wait for each other, and nothing waits for ever."""
+"""Nothing waits for ever, and no probe hides another."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from envcheck.codec import Unknown
-from envcheck.host import TIMEOUT_SECONDS, Completed, Host
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -19,6 +17,8 @@ class Later(Generic[T]):
     def __init__(self, call: Callable[[], T], *, name: str) -> None:
         """Start the call."""
         self._call = call
+        import threading  # only hosts with a driver need it
+
         self._name = name
         self._result: T | Unknown | None = None
         # A daemon: a call that hangs inside a driver must not keep this program from ending.
@@ -42,10 +42,3 @@ def guarded(call: Callable[[], T]) -> T | Unknown:
         return call()
     except Exception as error:  # noqa: BLE001  # any failure of a probe is a fact of its own
         return Unknown(f"the probe failed: {type(error).__name__}: {error}")
-
-
-def run_all(host: Host, commands: Sequence[Sequence[str]], *, timeout: float = TIMEOUT_SECONDS) -> list[Completed]:
-    """Run programs side by side; results in the order of the commands."""
-    started = [Later(lambda argv=argv: host.run(argv, timeout=timeout), name=argv[0]) for argv in commands]  # type: ignore[misc]
-    results = (one.result(timeout + 1) for one in started)
-    return [Completed(returncode=-1, error=item.unknown) if isinstance(item, Unknown) else item for item in results]

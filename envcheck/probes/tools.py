@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from envcheck.codec import Unknown
 from envcheck.facts import Package, Text, Tool
-from envcheck.host import Completed, Host
-from envcheck.probes.together import Later, guarded, run_all
+from envcheck.host import Completed, Host, Pending
+from envcheck.probes.together import guarded
+from envcheck.record import dataclass
 
-ASKED = ("ninja", "git", "ccache", "sccache", "uv", "make", "nvidia-ctk", "ray", "conda", "mamba")
+ASKED = ("ninja", "git", "ccache", "sccache", "uv", "make", "ray", "conda", "mamba")
 """Programs that are run with --version; each answers within milliseconds, or no file tells its version."""
 SEEN = (
     "patch",
@@ -34,24 +34,20 @@ NUMBER = re.compile(r"\d+(?:\.\d+)+(?:[a-z]\w*|[.\-+]\w+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """Programs that have been started, to be finished once the packages are known."""
+    """The programs that were found, and those that were asked for their version."""
 
     paths: dict[str, str]
-    running: Later[list[Completed]]
-    names: tuple[str, ...]
+    asked: dict[str, Pending]
 
 
 def start(host: Host, directory: str | None) -> Started:
     """Find the programs, in the target's environment first, and start those whose version only they tell."""
-    names = ("cmake", "pip", "docker", *ASKED, *SEEN)
+    names = ("cmake", "pip", *ASKED, *SEEN)
     paths = {name: path for name in names if (path := find(host, name, directory))}
     asked = [name for name in ASKED if name in paths and name not in PYTHON_SCRIPTS]
     if "cmake" in paths and not isinstance(cmake_version(host, paths["cmake"]), str):
         asked.append("cmake")
-    if "docker" in paths:
-        asked.append("docker")
-    commands = [[paths[name], "--version"] for name in asked]
-    return Started(paths=paths, names=tuple(asked), running=Later(lambda: run_all(host, commands), name="tools"))
+    return Started(paths=paths, asked={name: host.start([paths[name], "--version"]) for name in asked})
 
 
 def find(host: Host, name: str, directory: str | None) -> str | None:
@@ -64,13 +60,11 @@ def find(host: Host, name: str, directory: str | None) -> str | None:
 
 def finish(host: Host, started: Started, packages: tuple[Package, ...], directory: str | None) -> tuple[Tool, ...]:
     """Give the tools that were found; the target's pip and cmake wheels say their versions by their metadata."""
-    results = started.running.result()
-    done = {} if isinstance(results, Unknown) else dict(zip(started.names, results, strict=True))
     known = {item.name: item.version for item in packages}
     found = []
     for name, path in started.paths.items():
-        if name in done:
-            found.append(answered(name, path, done[name]))
+        if name in started.asked:
+            found.append(answered(name, path, started.asked[name].result()))
         else:
             version = guarded(lambda name=name, path=path: _by_files(host, name, path, known, directory))  # type: ignore[misc]
             found.append(Tool(name=name, path=path, version=version))
