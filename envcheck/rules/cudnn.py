@@ -110,7 +110,7 @@ def _name_header(facts: Facts, headers: tuple[LibraryCopy, ...]) -> tuple[Fix, .
     "cudnn-symlink-missing",
     group="cudnn",
     subject="libcudnn.so",
-    cause="Run-time packages bring libcudnn.so.9 only; a linker and cmake want libcudnn.so, a link of the -dev package.",
+    cause="Run-time packages bring libcudnn.so.9 only; a linker wants libcudnn.so, a link of the -dev package.",
     stages=("build",),
     sources=("https://github.com/NVIDIA/TransformerEngine/issues/516",),
     fix=("Install the development package, or link libcudnn.so to libcudnn.so.9 in the same directory.",),

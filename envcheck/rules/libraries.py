@@ -12,6 +12,7 @@ from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, pac
 from envcheck.rules import remedy, subjects
 from envcheck.rules.shadows import entries
 
+USUAL_LIBCUDA = "/usr/lib/x86_64-linux-gnu/libcuda.so.1"
 NVRTC_USERS = ("sgl-kernel", "sglang-kernel", "transformer-engine", "transformer-engine-torch")
 
 
@@ -99,33 +100,35 @@ def _wanted_names(target: Target) -> set[str]:
     sources=("https://github.com/sgl-project/sglang/issues/5002",),
     fix=("Put the wheel's folder nvidia/cuda_nvrtc/lib on LD_LIBRARY_PATH.",),
 )
-def libnvrtc_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
+def libnvrtc_not_found(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Whatever links libnvrtc finds it."""
     users = [name for name in NVRTC_USERS if package(facts, name)]
     if not users:
         msg = "nothing that links libnvrtc is installed"
         raise NotApplicable(msg)
-    missing = {
-        name
-        for item in known(facts.packages)
-        for extension in item.extensions
-        for name in extension.missing
-        if name.startswith("libnvrtc.so")
-    }
-    missing |= {item.library for item in entries(facts, "libnvrtc") if isinstance(item.path, Unknown)}
-    for name in sorted(missing):
+    for name in sorted(_missing_nvrtc(facts, users)):
         wanted = next((item.wanted for item in entries(facts, "libnvrtc") if item.wanted), None)
         sites = subjects.python(facts).site_packages
-        place = (
-            posixpath.dirname(wanted) if wanted else f"{sites[0] if sites else '<site-packages>'}/nvidia/cuda_nvrtc/lib"
-        )
+        site = sites[0] if sites else "<site-packages>"
+        folder = posixpath.dirname(wanted) if wanted else f"{site}/nvidia/cuda_nvrtc/lib"
         yield Finding(
             summary=f"{name} is not on the loader's path, and {', '.join(users)} needs it",
             found=f"{name} is found in {wanted or 'no directory that is searched'}",
             expected=f"{name} on the loader's path",
-            fix=(Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={place}:$LD_LIBRARY_PATH",)),),
-            severity="error" if subjects.variable(facts, "CUDA_HOME") == "" or target.stage == "launch" else "warning",
+            fix=(_search(folder),),
         )
+
+
+def _search(folder: str) -> Fix:
+    return Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH",))
+
+
+def _missing_nvrtc(facts: Facts, users: list[str]) -> set[str]:
+    """What the users' extensions do not find; where their bytes were not read, what the loader does not find."""
+    extensions = [item for name in users if (found := package(facts, name)) for item in found.extensions]
+    if any(item.needed for item in extensions):
+        return {name for item in extensions for name in item.missing if name.startswith("libnvrtc.so")}
+    return {item.library for item in entries(facts, "libnvrtc") if isinstance(item.path, Unknown)}
 
 
 @rule(
@@ -160,7 +163,7 @@ def libcuda_symlink_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             Fix(
                 text="Make the link in a folder of your own",
                 commands=(
-                    f"mkdir -p {place} && ln -sf {library or '/usr/lib/x86_64-linux-gnu/libcuda.so.1'} {place}/libcuda.so",
+                    f"mkdir -p {place} && ln -sf {library or USUAL_LIBCUDA} {place}/libcuda.so",
                     f"export TRITON_LIBCUDA_PATH={place}",
                 ),
             ),
@@ -173,8 +176,8 @@ def libcuda_symlink_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     "memory-saver-preload-missing",
     group="run time",
     subject="torch-memory-saver",
-    cause="torch_memory_saver works through LD_PRELOAD: it has to name its hook, the one of torch's CUDA major, and the "
-    "hook's own libcudart has to be on the loader's path of a fresh process.",
+    cause="torch_memory_saver works through LD_PRELOAD: it has to name its hook, the one of torch's CUDA major, and "
+    "the hook's own libcudart has to be on the loader's path of a fresh process.",
     stages=("launch", "train"),
     sources=(
         "https://github.com/fzyzcjy/torch_memory_saver/issues/33",
@@ -205,7 +208,7 @@ def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Findi
             summary="the hook of torch-memory-saver will not find libcudart.so.13 in a fresh process",
             found="libcudart.so.13 lies in torch's wheels only",
             expected="libcudart.so.13 on the loader's path",
-            fix=(Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={place}:$LD_LIBRARY_PATH",)),),
+            fix=(_search(place),),
             severity="error" if asked else "warning",
         )
 

@@ -11,8 +11,10 @@ from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, 
 from envcheck.rules import remedy, subjects
 from envcheck.rules.cudnn import copies
 
-CUDA_LIBRARIES = ("libcudart", "libcublas", "libcublasLt", "libnvJitLink", "libcusparse", "libcusolver", "libcufft")
-CUDA_LIBRARIES += ("libcurand", "libcupti", "libnvrtc")
+CUDA_LIBRARIES = (
+    "libcudart", "libcublas", "libcublasLt", "libnvJitLink", "libcusparse", "libcusolver", "libcufft", "libcurand",
+    "libcupti", "libnvrtc",
+)  # fmt: skip
 TOOLKIT_DIRECTORY = re.compile(r"/cuda(?:-toolkit)?[-/](\d+\.\d+)")
 
 
@@ -185,7 +187,7 @@ def nccl_shadowed(facts: Facts, target: Target) -> Iterator[Finding]:
     "cudnn-mixed",
     group="cudnn",
     subject="libcudnn_*",
-    cause="libcudnn opens its parts by name: where one is missing beside it, the loader takes another release's; and the "
+    cause="libcudnn opens its parts by name: where one is missing beside it, another release's is taken; and the "
     "wheels of two CUDA majors install into the same folder.",
     stages=("launch", "train"),
     sources=("https://github.com/pytorch/pytorch/issues/188892", "https://github.com/pytorch/pytorch/issues/185512"),

@@ -1,0 +1,235 @@
+"""The GPUs: code for them is there, they are alike, visible under numbers that work, and the fabric is up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from envcheck.facts import Facts, Package
+from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
+from envcheck.rules import remedy, subjects
+from envcheck.rules.driver import need_driver
+
+VGPU = re.compile(r"^(GRID|NVIDIA GRID)\b|-\d+[ABCQ]$")
+BLACKWELL = 10
+ALSO = {"torch", "torchvision", "xformers", "apex", "sglang-kernel", "flashinfer-jit-cache"}
+"""Judged wherever they are installed, beside what the stack wants."""
+READY = {"completed", "not supported", "not reported", "n/a"}
+
+
+def runs_machine_code(archs: tuple[str, ...], gpu: str) -> bool:
+    """Tell whether one of the archs (``8.0``, ``9.0a``, ``10.0f``) is machine code for the GPU.
+
+    Machine code runs on the same major and the same or a higher minor; with the suffix a on its own GPU only.
+    https://docs.nvidia.com/cuda/blackwell-compatibility-guide
+    """
+    wanted = subjects.ordinal(gpu)
+    for arch in archs:
+        if arch.endswith("+PTX"):
+            continue
+        own = subjects.ordinal(arch.rstrip("af"))
+        if arch.endswith("a"):
+            if own == wanted:
+                return True
+        elif own[:1] == wanted[:1] and own <= wanted:
+            return True
+    return False
+
+
+def runs_ptx(archs: tuple[str, ...], gpu: str) -> bool:
+    """Tell whether one of the archs is PTX that the driver can compile for the GPU."""
+    wanted = subjects.ordinal(gpu)
+    return any(arch.endswith("+PTX") and subjects.ordinal(arch.removesuffix("+PTX")) <= wanted for arch in archs)
+
+
+@rule(
+    "gpu-arch-not-built",
+    group="driver",
+    subject="GPU code",
+    cause="A wheel was compiled for other GPUs: no kernel image is available for execution on the device.",
+    stages=("launch", "train"),
+    sources=(
+        "https://github.com/vllm-project/vllm/issues/16901",
+        "https://github.com/sgl-project/sglang/issues/7249",
+        "https://github.com/ypwang61/One-Shot-RLVR/issues/22",
+    ),
+    fix=("Install a build for the GPU, or build it with the GPU's compute capability in the list.",),
+)
+def gpu_arch_not_built(facts: Facts, target: Target) -> Iterator[Finding]:
+    """Every package with GPU code has code for every visible GPU."""
+    subjects.need_gpu(facts)
+    named = {item.distribution: item.name for item in subjects.wanted(target)}
+    for item in known(facts.packages):
+        if item.name not in named and item.name not in ALSO:
+            continue
+        archs = item.archs or tuple(sorted({arch for part in item.extensions for arch in part.archs}))
+        for gpu in subjects.capabilities(facts):
+            fault = _no_code(item, archs, gpu, target)
+            if fault:
+                yield Finding(
+                    summary=f"{item.name} {item.version} has no code for a GPU of compute capability {gpu}",
+                    found=fault,
+                    expected=f"code for {gpu}",
+                    fix=_rebuild(target, named.get(item.name), gpu),
+                    subject=item.name,
+                    severity="error" if item.name in named or item.name == "torch" else "warning",
+                )
+
+
+def _no_code(item: Package, archs: tuple[str, ...], gpu: str, target: Target) -> str:
+    if archs:
+        fits = runs_machine_code(archs, gpu) or runs_ptx(archs, gpu)
+        return "" if fits else f"built for {', '.join(archs)}"
+    cuda = item.cuda if isinstance(item.cuda, str) else item.built_for.get("cuda", "")
+    blackwell = subjects.major(gpu) >= BLACKWELL  # for older GPUs every CUDA that is still met has code
+    row = target.limits.first("gpu-arch", gpu=gpu) if cuda and blackwell else None
+    if row is None or subjects.holds(row, "cuda", subjects.minor(cuda)):
+        return ""
+    return f"built with CUDA {cuda}: {row.why}"
+
+
+def _rebuild(target: Target, component: str | None, gpu: str) -> tuple[Fix, ...]:
+    item = subjects.wanted_component(target, component) if component else None
+    if item is not None and item.recipe is not None and item.recipe.compiles:
+        session = "build-te" if item.name == "transformer-engine" else f"build-{item.name}"
+        return (Fix(text="Build it for this GPU", commands=(f"nox -s {session} -- --archs {gpu}",)),)
+    newer = subjects.major(gpu) >= 10  # noqa: PLR2004  # Blackwell: no CUDA 12.4 wheel has code for it
+    text = (
+        "This stack has no build for this GPU; take a stack of CUDA 12.8 or newer"
+        if newer
+        else "Install the locked build"
+    )
+    return (Fix(text=text),) if newer else (remedy.locked(target, text),)
+
+
+@rule(
+    "gpu-too-old",
+    group="driver",
+    subject="GPU",
+    cause="FlashAttention 2 and the kernels of the engines need tensor cores of Ampere or newer.",
+    stages=("build", "launch", "train"),
+    sources=(
+        "https://github.com/Dao-AILab/flash-attention/issues/1514",
+        "https://github.com/microsoft/MInference/issues/51",
+    ),
+    fix=("Use an A100, H100, L40S or newer GPU; or another attention implementation where a model allows it.",),
+)
+def gpu_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
+    """Every visible GPU is one that the stack's kernels support."""
+    subjects.need_gpu(facts)
+    wanted = {item.distribution: item.version for item in subjects.wanted(target)}
+    names = {known(gpu.compute_capability): known(gpu.name) for gpu in subjects.gpus(facts)}
+    for gpu in subjects.capabilities(facts):
+        for row, _ in subjects.broken(target, "gpu-floor", {**wanted, "gpu": gpu}):
+            yield Finding(
+                summary=f"{names[gpu]} is too old: {row.why}",
+                found=f"{names[gpu]}, compute capability {gpu}",
+                expected=f"compute capability {row.need['gpu']}",
+                fix=(Fix(text="Use another GPU, or leave this one out through CUDA_VISIBLE_DEVICES"),),
+                subject=names[gpu],
+                sources=(row.source,),
+            )
+            break
+
+
+@rule(
+    "fabric-manager-not-ready",
+    group="driver",
+    subject="fabric manager",
+    cause="GPUs behind NVSwitches wait for the fabric manager, which must have exactly the driver's version: error 802, "
+    "system not yet initialized, although nvidia-smi lists the GPUs.",
+    stages=("launch", "train"),
+    sources=(
+        "https://github.com/pytorch/pytorch/issues/35710",
+        "https://github.com/huggingface/huggingface_hub/issues/4134",
+        "https://github.com/ollama/ollama/issues/12136",
+    ),
+    fix=("Install nvidia-fabricmanager of the driver's exact version and start it.",),
+)
+def fabric_manager_not_ready(facts: Facts, _target: Target) -> Iterator[Finding]:
+    """On an NVSwitch system the fabric manager runs, at the driver's version."""
+    driver = need_driver(facts)
+    fabric = driver.fabric_manager
+    if fabric is None:
+        msg = "this is no NVSwitch system"
+        raise NotApplicable(msg)
+    state = known(fabric.state).lower()
+    branch = str(driver.version).partition(".")[0]
+    faults = []
+    if state not in READY:
+        faults.append(f"the fabric's state is {fabric.state}")
+    if state != "completed" and fabric.nvswitch is True and fabric.active is False:
+        faults.append("the fabric manager does not run")
+    if fabric.nvswitch is True and isinstance(fabric.version, str) and fabric.version not in {driver.version, ""}:
+        faults.append(f"the fabric manager has version {fabric.version}, the driver {driver.version}")
+    if faults:
+        commands = remedy.as_root(
+            facts,
+            f"apt-get install -y nvidia-fabricmanager-{branch}={driver.version}-1",
+            "systemctl enable --now nvidia-fabricmanager",
+        )
+        yield Finding(
+            summary=faults[0],
+            found="; ".join(faults),
+            expected=f"an active fabric manager {driver.version}, fabric state completed",
+            fix=(Fix(text="Install the one of the driver's version and start it", commands=commands),)
+            if facts.container is None
+            else (Fix(text="On the machine below: restart the fabric manager, or take another node"),),
+        )
+
+
+@rule(
+    "mixed-gpus",
+    group="run time",
+    subject="GPUs",
+    cause="Just-in-time compilers build for the first GPU and run on all of them.",
+    stages=("launch", "train"),
+    sources=("https://github.com/flashinfer-ai/flashinfer/issues/5355",),
+    fix=("Leave one kind of GPU visible through CUDA_VISIBLE_DEVICES.",),
+)
+def mixed_gpus(facts: Facts, _target: Target) -> Iterator[Finding]:
+    """All visible GPUs have one compute capability."""
+    found = subjects.need_gpu(facts)
+    kinds = subjects.capabilities(facts)
+    if len(kinds) > 1:
+        first = max(kinds, key=lambda kind: sum(gpu.compute_capability == kind for gpu in found))
+        alike = ",".join(str(index) for index, gpu in enumerate(known(facts.gpus)) if gpu.compute_capability == first)
+        yield Finding(
+            summary=f"GPUs of {len(kinds)} kinds are visible: kernels compiled for one do not run on the other",
+            found=", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in found),
+            expected="GPUs of one compute capability",
+            fix=(remedy.exports("Leave one kind visible", CUDA_VISIBLE_DEVICES=alike, CUDA_DEVICE_ORDER="PCI_BUS_ID"),),
+            severity="warning",
+        )
+
+
+@rule(
+    "vgpu-unsupported",
+    group="run time",
+    subject="GPU",
+    cause="vGPU profiles lack the peer access and memory mapping that NCCL tries to use.",
+    stages=("launch", "train"),
+    sources=("https://github.com/vllm-project/vllm/issues/20226",),
+    fix=("Pass whole GPUs through, or set NCCL_CUMEM_ENABLE=0 and NCCL_P2P_DISABLE=1.",),
+)
+def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
+    """The GPUs are whole ones, or NCCL was told what a virtual one lacks."""
+    virtual = [known(gpu.name) for gpu in subjects.need_gpu(facts) if VGPU.search(known(gpu.name))]
+    told = subjects.variable(facts, "NCCL_CUMEM_ENABLE") == "0" or subjects.variable(facts, "NCCL_P2P_DISABLE") == "1"
+    if virtual and not told:
+        yield Finding(
+            summary=f"{virtual[0]} is a virtual GPU: NCCL fails on it with unhandled cuda error",
+            found=", ".join(virtual),
+            expected="whole GPUs, or NCCL_CUMEM_ENABLE=0 and NCCL_P2P_DISABLE=1",
+            fix=(remedy.exports("Tell NCCL", NCCL_CUMEM_ENABLE="0", NCCL_P2P_DISABLE="1"),),
+            severity="warning",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    gpu_arch_not_built,
+    gpu_too_old,
+    fabric_manager_not_ready,
+    mixed_gpus,
+    vgpu_unsupported,
+)
