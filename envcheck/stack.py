@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError, EnvcheckError
+from envcheck.record import dataclass, field
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -151,6 +151,18 @@ class Metadata:
     version: str
     requires: tuple[str, ...] = ()
     reason: str = ""
+    wheel: bool = False
+    """True where the index has wheels and only what they declare is corrected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseWheel:
+    """A prebuilt wheel outside the index; without ``sha256`` it is refused and the source is built."""
+
+    component: str
+    url: str
+    reason: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +185,7 @@ class Lock:
     exempt: tuple[Exempt, ...] = ()
     overrides: tuple[Override, ...] = ()
     metadata: tuple[Metadata, ...] = ()
+    wheels: tuple[ReleaseWheel, ...] = ()
     known_faults: tuple[Fault, ...] = ()
     allow_unsatisfied: tuple[str, ...] = ()
     """Edges ``dependent -> requirement name`` that are known to be unsatisfied and harmless."""

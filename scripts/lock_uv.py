@@ -60,16 +60,20 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return clean
 
 
+def settings(work: Path) -> dict[str, str]:
+    """Variables that make uv read ``uv.toml`` in ``work`` and no other configuration."""
+    return {"UV_CONFIG_FILE": str(work / "uv.toml"), "UV_NO_CONFIG": ""}
+
+
 def run(
     arguments: Sequence[str], *, cwd: Path | None = None, extra: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> str:  # fmt: skip
     """Give uv's standard output; a network fault is tried again, anything else is explained."""
+    environ = {name: value for name, value in (environment() | dict(extra or {})).items() if value}
     for attempt in range(1, RETRIES + 1):
         try:
-            return process.output(
-                [program(), *arguments], timeout=timeout, environ=environment() | dict(extra or {}), cwd=cwd
-            )
+            return process.output([program(), *arguments], timeout=timeout, environ=environ, cwd=cwd)
         except WorkError as error:
             if not _transient(error.what) or attempt == RETRIES:
                 raise explained(error, attempt) from error
