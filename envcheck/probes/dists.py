@@ -14,7 +14,6 @@ from envcheck.record import replace
 
 HEAD_BYTES = 16 << 10
 """The header of METADATA nearly always ends before; the description follows and is not read."""
-HEADER = re.compile(r"^(Requires-Dist|Version|Name|Summary|Home-page|Project-URL): *(.*?)\s*$", re.MULTILINE)
 DISTRIBUTION = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+?)(?:-py[\d.]+)?\.(?P<kind>dist-info|egg-info)$")
 
 
@@ -64,10 +63,8 @@ def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
     path = f"{site}/{entry}"
     inside = host.listdir(path)
     head = _head(host, path, inside)
-    fields = HEADER.findall(head)
-    single = dict(reversed([(key, value) for key, value in fields if key != "Requires-Dist"]))
     named = DISTRIBUTION.match(entry)
-    version = single.get("Version") or (named and named["version"])
+    version = first(head, "Version") or (named and named["version"])
     installer = _line(host, f"{path}/INSTALLER") if "INSTALLER" in inside else None
     origin = read_origin(host, f"{path}/direct_url.json") if "direct_url.json" in inside else None
     return Package(
@@ -78,10 +75,10 @@ def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
         tag=_tag(host, path) if "WHEEL" in inside else None,
         build=version.partition("+")[2] or None if version else None,
         location=site,
-        requires=tuple(value for key, value in fields if key == "Requires-Dist"),
+        requires=tuple(every(head, "Requires-Dist")),
         damage=damage.of_metadata(site, entries, inside, entry, installer, head),
-        summary=single.get("Summary") or None,
-        home=_home(fields),
+        summary=first(head, "Summary"),
+        home=_home(head),
     )
 
 
@@ -102,16 +99,29 @@ def _head(host: Host, path: str, inside: list[str]) -> str:
             text = host.read(source)
     except OSError:
         return ""
-    return text.replace("\r\n", "\n").partition("\n\n")[0]
+    text = text.replace("\r\n", "\n") if "\r" in text else text
+    return "\n" + text.partition("\n\n")[0]
 
 
-def _home(fields: list[tuple[str, str]]) -> str | None:
+def every(head: str, key: str) -> list[str]:
+    """Give the values of every line ``Requires-Dist: numpy<2``; searching beats a regular expression by far here."""
+    return [part.partition("\n")[0].strip() for part in head.split(f"\n{key}: ")[1:]]
+
+
+def first(head: str, key: str) -> str | None:
+    """Give the value of the first line of that key."""
+    at = head.find(f"\n{key}: ")
+    return head[at + len(key) + 3 :].partition("\n")[0].strip() or None if at >= 0 else None
+
+
+def _home(head: str) -> str | None:
     """Home page, from ``Home-page: URL`` or ``Project-URL: Homepage, URL``."""
-    for key, value in fields:
+    page = first(head, "Home-page")
+    if page and page != "UNKNOWN":
+        return without_credentials(page)
+    for value in every(head, "Project-URL"):
         label, _, url = value.rpartition(", ")
-        if key == "Home-page" and value != "UNKNOWN":
-            return without_credentials(value) or None
-        if key == "Project-URL" and label.lower() in {"homepage", "repository", "source", "source code", "github"}:
+        if label.lower() in {"homepage", "repository", "source", "source code", "github"}:
             return without_credentials(url)
     return None
 
