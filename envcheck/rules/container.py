@@ -23,7 +23,7 @@ def need_engine(facts: Facts) -> Docker:
     "nvidia-runtime-missing",
     group="container",
     subject="docker",
-    cause="The engine has no NVIDIA hook: the container toolkit is not installed, not configured, or the engine was not "
+    cause="The engine has no NVIDIA hook: the container toolkit is not installed or not configured, or the engine was not "
     "restarted; a snap engine does not see it. Or the container was started without --gpus.",
     stages=("launch", "train"),
     sources=(
@@ -68,7 +68,7 @@ def _configure(facts: Facts) -> tuple[Fix, ...]:
 
 
 def _install_toolkit(facts: Facts) -> tuple[Fix, ...]:
-    names = {name: "nvidia-container-toolkit" for name in ("apt", "dnf", "zypper")}
+    names = dict.fromkeys(("apt", "dnf", "zypper"), "nvidia-container-toolkit")
     return remedy.system_packages(facts, "the NVIDIA container toolkit, from NVIDIA's repository", names)
 
 
@@ -95,8 +95,8 @@ def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
     "device-cgroup-reload",
     group="container",
     subject="docker",
-    cause="systemctl daemon-reload rewrites the containers' device rules and drops the NVIDIA devices, which have no links "
-    "in /dev/char: running containers lose their GPUs.",
+    cause="systemctl daemon-reload rewrites the containers' device rules and drops the NVIDIA devices, which have no "
+    "links in /dev/char: running containers lose their GPUs.",
     stages=("launch", "train"),
     sources=("https://github.com/NVIDIA/nvidia-container-toolkit/issues/48",),
     fix=("nvidia-ctk system create-dev-char-symlinks, CDI, or the cgroupfs driver.",),
@@ -120,7 +120,7 @@ def device_cgroup_reload(facts: Facts, _target: Target) -> Iterator[Finding]:
 @rule(
     "shm-too-small",
     group="container",
-    subject="/dev/shm",
+    subject="shared memory",
     cause="Docker and Kubernetes give 64 MB of shared memory: NCCL and ray put their segments there.",
     stages=("launch", "train"),
     sources=("https://github.com/vllm-project/vllm/issues/1710", "https://github.com/ray-project/ray/issues/14616"),
@@ -137,7 +137,7 @@ def shm_too_small(facts: Facts, target: Target) -> Iterator[Finding]:
         return
     severity: Severity = "error" if small and several else "warning"
     yield Finding(
-        summary=f"/dev/shm has {subjects.size(have)}: "
+        summary=f"the shared memory has {subjects.size(have)}: "
         + ("NCCL and ray cannot make their segments" if severity == "error" else "ray will use the disk instead"),
         found=subjects.size(have),
         expected=f"{subjects.size(wanted)} or more",

@@ -10,8 +10,6 @@ from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, 
 from envcheck.rules import remedy, subjects
 from envcheck.stack import Component
 
-DECIDING = ("base", "engine")
-
 
 def accepted(item: Component, found: Package) -> bool:
     """Tell whether the stack takes the installed version of a component."""
@@ -157,8 +155,8 @@ def python_unsupported(facts: Facts, target: Target) -> Iterator[Finding]:
     "torch-cpu-build",
     group="packages",
     subject="torch",
-    cause="The package index has CPU builds of torch for aarch64 (through 2.9), and mirrors or extra indexes offer them "
-    "for x86-64 too.",
+    cause="The package index has CPU builds of torch for aarch64 (through 2.9), and other indexes have them for x86-64 "
+    "too.",
     stages=("build", "launch", "train"),
     sources=("https://github.com/pytorch/pytorch/issues/160162", "https://github.com/OpenRAL/openral/pull/99"),
     fix=("Install the CUDA build that the lock names.",),
@@ -173,10 +171,10 @@ def torch_cpu_build(facts: Facts, target: Target) -> Iterator[Finding]:
             expected=f"torch {subjects.torch_version(facts, target)} for CUDA {target.stack.cuda.default}",
             fix=(remedy.locked(target),),
         )
-    elif known(subjects.system(facts).machine) == "aarch64" and (found is None or isinstance(found.cuda, str)):
+    elif found is None and known(subjects.system(facts).machine) == "aarch64":
         version = subjects.torch_version(facts, target)
         row = target.limits.first("torch-aarch64", torch=version)
-        if row is not None and (found is None or not isinstance(found.cuda, str)):
+        if row is not None:
             yield Finding(
                 summary=f"torch {version} for CUDA cannot be installed from the package index on aarch64",
                 found=f"machine aarch64: {row.give['wheel']}",
