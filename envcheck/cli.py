@@ -24,7 +24,7 @@ COMMANDS = {
 RESERVED = {"fleet": "collect facts on each node (`python -m envcheck facts --output NODE.json`) and compare with diff"}
 EXIT_CODES = (
     "exit codes: 0 no error, 1 at least one error, 2 usage or an invalid file, "
-    "3 nothing wrong found but not all could be judged, 130 interrupted"
+    "3 nothing wrong found but not all could be judged, 70 a fault of envcheck itself, 130 interrupted"
 )
 
 
@@ -143,4 +143,4 @@ def _crashed() -> int:
     import traceback
 
     sys.stderr.write(_shown(traceback.format_exc()))
-    return _failed("envcheck itself failed: please report the lines above", errors.UNJUDGED)
+    return _failed("envcheck itself failed: please report the lines above", errors.FAULT)

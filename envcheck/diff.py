@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from envcheck import codec
 from envcheck.facts import Facts
+from envcheck.record import dataclass
 
 ABSENT = "absent"
 VOLATILE = frozenset(

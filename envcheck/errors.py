@@ -6,6 +6,8 @@ OK = 0
 FINDINGS = 1
 USAGE = 2
 UNJUDGED = 3
+FAULT = 70
+"""This program itself failed: no verdict on anything (EX_SOFTWARE of sysexits.h)."""
 INTERRUPTED = 130
 
 

@@ -83,7 +83,7 @@ class Runner:
         with errors.open("wb") as sink:
             begin = self.clock()
             child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink, env=environ
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink, env=environ, cwd=ROOT
             )
             timer = threading.Timer(program.timeout_seconds, child.kill)
             timer.start()

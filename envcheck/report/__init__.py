@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from envcheck.model import Judgement, Outcome, Rule
+from envcheck.record import dataclass
 from envcheck.report.style import Style
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "html")

@@ -6,8 +6,9 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TextIO
+
+from envcheck.record import dataclass
 
 DEFAULT_WIDTH = 100
 NARROWEST = 40
