@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 
 from envcheck.binary.abi import of_torch
@@ -79,8 +78,8 @@ def _other_torch(
     group="binary",
     subject="extensions",
     cause="std::string has two layouts in libstdc++, and their names differ. torch up to 2.5 and 2.6+cu124 has the "
-    "old one, 2.6+cu126 and later the new one; an extension must have torch's. A label cxx11abiFALSE means only that the ABI  was "
-    "not forced: flash-attn >= 2.8.0 names wheels so that carry the new one.",
+    "old one, 2.6+cu126 and later the new one; an extension must have torch's. A label cxx11abiFALSE means only that "
+    "the ABI was not forced: flash-attn >= 2.8.0 names wheels so that carry the new one.",
     stages=("build", "launch", "train"),
     sources=(
         "https://github.com/Dao-AILab/flash-attention/issues/1717",

@@ -17,8 +17,8 @@ from envcheck.rules import remedy, subjects
     "glibc-too-old",
     group="binary",
     subject="glibc",
-    cause="A binary needs the C library of the system that it was linked on, or newer; a wheel tagged linux_x86_64 does "
-    "not say which. The C library cannot be replaced without replacing the system.",
+    cause="A binary needs the C library of the system that it was linked on, or newer; a wheel tagged linux_x86_64 "
+    "does not say which. The C library cannot be replaced without replacing the system.",
     stages=("build", "launch", "train"),
     sources=("https://github.com/Dao-AILab/flash-attention/issues/1708", "https://peps.python.org/pep-0600/"),
     fix=("Take a build made on an older system, compile it here, or run in a container with a newer system.",),
@@ -166,8 +166,8 @@ def _libstdcxx(facts: Facts, item: Package, extension: Extension, found: str, le
     "extension-cuda-major-differs",
     group="binary",
     subject="extensions",
-    cause="An extension links libcudart.so of one CUDA major, torch brings another: either the library is not found, or "
-    "two CUDA run-time libraries live in one process and do not know each other's streams and memory.",
+    cause="An extension links libcudart.so of one CUDA major, torch brings another: either the library is not found, "
+    "or two CUDA run-time libraries live in one process and do not know each other's streams and memory.",
     stages=("launch", "train"),
     sources=("https://github.com/THUDM/slime/pull/2187", "https://github.com/sgl-project/sglang/issues/36533"),
     fix=("Install the build for torch's CUDA major (-cu12, -cu13, _cu12 …).",),
@@ -237,6 +237,7 @@ def _preloaded(facts: Facts, major: int) -> Iterator[Finding]:
     stages=("launch", "train"),
     sources=(
         "https://github.com/sgl-project/sglang/issues/8131",
+        "https://github.com/pytorch/pytorch/issues/134929",
         "https://github.com/pytorch/pytorch/issues/186591",
         "https://github.com/sgl-project/sglang/issues/3065",
     ),
