@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from envcheck.codec import Unknown
+from envcheck.record import dataclass, field, replace
 
 if TYPE_CHECKING:
     from envcheck.facts import Facts, Package
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Stage = Literal["build", "launch", "train"]
 STAGES: tuple[Stage, ...] = ("build", "launch", "train")
+Severity = Literal["error", "warning", "ok"]
 OutcomeName = Literal["ok", "warning", "error", "unknown", "not-applicable", "crashed"]
 
 
@@ -51,7 +52,7 @@ class Finding:
     expected: str
     fix: tuple[Fix, ...] = ()
     subject: str | None = None
-    severity: Literal["error", "warning", "ok"] = "error"
+    severity: Severity = "error"
     """``ok``: nothing is wrong, and there is something to know about it (a note)."""
     sources: tuple[str, ...] = ()
 

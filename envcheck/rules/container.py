@@ -23,7 +23,7 @@ def need_engine(facts: Facts) -> Docker:
     "nvidia-runtime-missing",
     group="container",
     subject="docker",
-    cause="The engine has no NVIDIA hook: the container toolkit is not installed or not configured, or the engine was not "
+    cause="The engine has no NVIDIA hook: the container toolkit is not installed or configured, or the engine was not "
     "restarted; a snap engine does not see it. Or the container was started without --gpus.",
     stages=("launch", "train"),
     sources=(

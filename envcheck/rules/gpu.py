@@ -136,7 +136,7 @@ def gpu_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
     "fabric-manager-not-ready",
     group="driver",
     subject="fabric manager",
-    cause="GPUs behind NVSwitches wait for the fabric manager, which must have exactly the driver's version: error 802, "
+    cause="GPUs behind NVSwitches wait for the fabric manager, which must have the driver's very version: error 802, "
     "system not yet initialized, although nvidia-smi lists the GPUs.",
     stages=("launch", "train"),
     sources=(

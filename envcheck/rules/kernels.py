@@ -259,8 +259,8 @@ def xformers_torch_differs(facts: Facts, target: Target) -> Iterator[Finding]:
     "flash-attn-wheel-missing",
     group="packages",
     subject="flash-attn",
-    cause="The installed torch is ahead of the newest one that flash-attn's release has wheels for: pip falls back to a "
-    "build of hours, without a word.",
+    cause="The installed torch is ahead of the newest one that flash-attn's release has wheels for: pip falls back to "
+    "a build of hours, without a word.",
     stages=("build",),
     sources=("https://github.com/modelscope/ms-swift/issues/8434",),
     fix=("Build it with ninja, MAX_JOBS and nvcc, or take a torch that the release has a wheel for.",),

@@ -76,9 +76,8 @@ def _get(target: Target, item: Component) -> Fix:
 
 
 def _other_version(target: Target, item: Component, found: Package) -> Finding:
-    severity: Severity = (
-        "error" if item.role == "base" or (item.role in DECIDING and target.stage != "build") else "warning"
-    )
+    decides = item.role == "base" or (item.role == "engine" and target.stage != "build")
+    severity: Severity = "error" if decides else "warning"
     also = "".join(f" or {other.version}" for other in item.accepts)
     return Finding(
         summary=f"{item.name} {found.version} is installed, the stack pins {item.version}",

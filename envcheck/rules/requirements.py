@@ -59,7 +59,7 @@ def _marker_holds(marker: str, values: tuple[tuple[str, str], ...]) -> bool:
 
 
 def unsatisfied(
-    facts: Facts, item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]
+    item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]
 ) -> Iterator[tuple[str, str]]:
     """Requirements of a package that are not met: name and specifier."""
     for line in item.requires:
@@ -110,7 +110,7 @@ def dependency_unsatisfied(facts: Facts, target: Target) -> Iterator[Finding]:
             continue
         edges = [
             (name, spec)
-            for name, spec in unsatisfied(facts, item, have, values)
+            for name, spec in unsatisfied(item, have, values)
             if not {(item.name, name), ("*", name)} & harmless and not _judged_as_numpy(name, spec, have)
         ]
         if edges:
@@ -154,7 +154,7 @@ def numpy_abi_differs(facts: Facts, target: Target) -> Iterator[Finding]:
     values = tuple(environment(facts).items())
     asking = {}
     for item in known(facts.packages):
-        for name, spec in unsatisfied(facts, item, {"numpy": numpy}, values):
+        for name, spec in unsatisfied(item, {"numpy": numpy}, values):
             if name == "numpy" and not satisfies("2.0.0", spec):
                 asking[item.name] = f"numpy{spec}"
     for table in ("python-packages", "verl", "megatron-core"):
