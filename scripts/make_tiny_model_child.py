@@ -6,6 +6,7 @@ Started by ``scripts.make_tiny_model`` as a file: the standard library, torch, t
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -127,4 +128,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    HERE = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [
+        place for place in sys.path if os.path.abspath(place or ".") != HERE
+    ]  # our names hide none of theirs
     main()
