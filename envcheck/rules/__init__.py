@@ -1,1 +1,62 @@
-"""One subject each."""
+"""Every rule, listed by hand; one subject a module. Rules do no input or output."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from envcheck.model import Rule
+from envcheck.rules import (
+    binary,
+    build_environment,
+    build_resources,
+    compiler,
+    container,
+    cudnn,
+    driver,
+    engines,
+    gpu,
+    kernels,
+    libraries,
+    megatron,
+    pins,
+    ptx,
+    requirements,
+    runtime_environment,
+    runtime_limits,
+    runtime_ray,
+    shadows,
+    toolkit,
+    transformer_engine,
+    wishes,
+)
+
+RULES: tuple[Rule, ...] = (
+    *compiler.RULES,
+    *toolkit.RULES,
+    *ptx.RULES,
+    *build_environment.RULES,
+    *build_resources.RULES,
+    *cudnn.RULES,
+    *shadows.RULES,
+    *libraries.RULES,
+    *driver.RULES,
+    *gpu.RULES,
+    *container.RULES,
+    *pins.RULES,
+    *kernels.RULES,
+    *binary.RULES,
+    *transformer_engine.RULES,
+    *megatron.RULES,
+    *engines.RULES,
+    *requirements.RULES,
+    *runtime_environment.RULES,
+    *runtime_limits.RULES,
+    *runtime_ray.RULES,
+    *wishes.RULES,
+)
+
+
+@cache
+def by_id() -> dict[str, Rule]:
+    """Rules by their ids."""
+    return {rule.id: rule for rule in RULES}

@@ -66,7 +66,7 @@ def build_needs_more_memory(facts: Facts, target: Target) -> Iterator[Finding]:
 def build_needs_more_disk(facts: Facts, target: Target) -> Iterator[Finding]:
     """The file systems that builds write to have the space that they take."""
     needs = {"work": max((item.recipe.disk_bytes for item in to_build(facts, target) if item.recipe), default=0)}
-    needs["tmp"] = int(threshold(target, "temporary_bytes"))
+    needs["tmp"] = needs["cache"] = int(threshold(target, "temporary_bytes"))
     for role, need in needs.items():
         place = subjects.disk(facts, role)
         if place is None or known(place.free_bytes) >= need:

@@ -58,9 +58,7 @@ def _marker_holds(marker: str, values: tuple[tuple[str, str], ...]) -> bool:
         return False
 
 
-def unsatisfied(
-    item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]
-) -> Iterator[tuple[str, str]]:
+def unsatisfied(item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
     """Requirements of a package that are not met: name and specifier."""
     for line in item.requires:
         if "extra ==" in line or "extra==" in line:
