@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from envcheck.binary import header
 from envcheck.binary.gnuhash import HashTable
 from envcheck.binary.header import MAX_ENTRIES, MAX_STRING_BYTES, Section, text
 from envcheck.binary.image import BinaryError, Image
+from envcheck.record import dataclass
 
 DT_NEEDED, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 5, 6, 10, 14, 15, 29
 DT_HASH, DT_FLAGS_1, DT_GNU_HASH, DT_VERSYM = 4, 0x6FFFFFFB, 0x6FFFFEF5, 0x6FFFFFF0
@@ -57,6 +57,11 @@ class Elf:
         self.path = image.path
         self._header = header.read(image)
         self.machine = self._header.machine
+
+    @property
+    def is_shared(self) -> bool:
+        """True for a file with a dynamic section: no object file, no static program."""
+        return self._header.dynamic is not None
 
     @cached_property
     def dynamic(self) -> dict[int, list[int]]:

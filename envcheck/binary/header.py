@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from envcheck.binary.image import BinaryError, Image
+from envcheck.record import dataclass
 
 MACHINES = {
     3: "i386",
@@ -19,7 +19,7 @@ MACHINES = {
     183: "aarch64",
     243: "riscv",
 }
-PT_LOAD, PT_DYNAMIC = 1, 2
+PT_LOAD, PT_DYNAMIC, SHT_NOBITS = 1, 2, 8
 BITS_32, BITS_64, LITTLE, BIG = 1, 2, 1, 2
 HEADER_BYTES, PROGRAM_BYTES, SECTION_BYTES = 64, 56, 64
 # No real table is as large: a corrupt size must cost neither gigabytes nor minutes.
@@ -39,6 +39,8 @@ class Section:
     name: str
     offset: int
     size: int
+    occupies_nothing: bool = False
+    """SHT_NOBITS, as .bss: its bytes are not in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,10 @@ def sections(image: Image, header: Header) -> tuple[Section, ...]:
     if names >= count:
         raise BinaryError("damaged: no section names")
     table = image.at(headers[names][2], min(headers[names][3], MAX_NAMES_BYTES))
-    return tuple(Section(name=text(table, name), offset=where, size=size) for name, _, where, size in headers)
+    return tuple(
+        Section(name=text(table, name), offset=where, size=size, occupies_nothing=kind == SHT_NOBITS)
+        for name, kind, where, size in headers
+    )
 
 
 def text(table: bytes, at: int) -> str:
