@@ -42,13 +42,18 @@ def shown(argv: Sequence[str]) -> str:
 def output(
     argv: Sequence[str], *, timeout: float = 60, environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> str:
-    """Give the standard output of a program; raise WorkError with its last lines where it fails."""
+    """Give the standard output of a program as text; raise WorkError with its last lines where it fails."""
+    return output_bytes(argv, timeout=timeout, environ=environ, cwd=cwd).decode(errors="replace").replace("\r\n", "\n")
+
+
+def output_bytes(
+    argv: Sequence[str], *, timeout: float = 60, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> bytes:
+    """Give the standard output of a program as it is; raise WorkError with its last lines where it fails."""
     try:
         done = subprocess.run(
             list(argv),
             capture_output=True,
-            text=True,
-            errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=timeout,
             env=None if environ is None else dict(environ),
@@ -60,7 +65,8 @@ def output(
     except subprocess.TimeoutExpired as error:
         raise WorkError(f"{shown(argv)} did not end within {timeout:g} s") from error
     if done.returncode:
-        end = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
+        said = (done.stderr or done.stdout).decode(errors="replace")
+        end = "\n".join(said.strip().splitlines()[-15:])
         raise WorkError(f"{shown(argv)} ended with exit code {done.returncode}:\n{end}")
     return done.stdout
 

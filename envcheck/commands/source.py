@@ -48,17 +48,18 @@ def _facts_of(args: argparse.Namespace) -> Facts:
 
 def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
     """Say what the facts are judged against; raise EnvcheckError where the stack has no such engine or trainer."""
-    engine = _one_of("engine", args.engine, stack.engines, stack)
+    engine = one_of("engine", args.engine, stack.engines, stack)
     return Target(
         stack=stack,
         limits=limits.load(),
         stage=getattr(args, "stage", None) or default_stage(facts, stack, engine),
         engine=engine,
-        trainer=_one_of("trainer", args.trainer, stack.trainers, stack),
+        trainer=one_of("trainer", args.trainer, stack.trainers, stack),
     )
 
 
-def _one_of(kind: str, wanted: str | None, offered: tuple[str, ...], stack: Stack) -> str:
+def one_of(kind: str, wanted: str | None, offered: tuple[str, ...], stack: Stack) -> str:
+    """Give the engine or trainer that was asked for, or the stack's first; raise EnvcheckError where it has none such."""
     if wanted is None:
         return offered[0]
     if wanted not in offered:

@@ -1,0 +1,86 @@
+"""Memory that a running build uses: what its processes hold together, now and at most."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+PAUSE_SECONDS = 0.5
+PROC = Path("/proc")
+
+
+def parents(proc: Path = PROC) -> dict[int, int]:
+    """Read who started whom: process -> parent, from the fourth field of ``/proc/N/stat``."""
+    out = {}
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            # The second field is the program's name in brackets, and may hold spaces and brackets.
+            out[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    return out
+
+
+def descendants(root: int, proc: Path = PROC) -> set[int]:
+    """List every process that ``root`` started, directly or not."""
+    children: dict[int, list[int]] = {}
+    for process, parent in parents(proc).items():
+        children.setdefault(parent, []).append(process)
+    found: set[int] = set()
+    todo = [root]
+    while todo:
+        for process in children.get(todo.pop(), []):
+            if process not in found:
+                found.add(process)
+                todo.append(process)
+    return found
+
+
+def resident(process: int, proc: Path = PROC) -> int:
+    """Give the resident bytes of a process: the second field of ``/proc/N/statm``, in pages; 0 where it has ended."""
+    try:
+        return int((proc / str(process) / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Meter:
+    """Samples the memory of all processes below this one while it is entered."""
+
+    def __init__(self, root: int | None = None, proc: Path = PROC) -> None:
+        """Take the process to measure below (this one)."""
+        self.root = os.getpid() if root is None else root
+        self.proc = proc
+        self.now = 0
+        self.peak = 0
+        self.peak_of_one = 0
+        """Most that a single process held: what one compiler needs."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Meter:
+        """Start sampling."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop sampling."""
+        self._stop.set()
+        self._thread.join()
+
+    def sample(self) -> None:
+        """Take one sample."""
+        sizes = [resident(process, self.proc) for process in descendants(self.root, self.proc)]
+        self.now = sum(sizes)
+        self.peak = max(self.peak, self.now)
+        self.peak_of_one = max(self.peak_of_one, max(sizes, default=0))
+
+    def _run(self) -> None:
+        while not self._stop.wait(PAUSE_SECONDS):
+            self.sample()

@@ -1,0 +1,243 @@
+"""Run one build: a clean tree, the recipe's environment, pip's own wheel command, its log, its failures explained."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from envcheck.errors import WorkError
+from scripts import build_cache, build_context, build_tools, process, sources
+from scripts.build_context import Context
+from scripts.build_memory import Meter
+from scripts.build_progress import View
+from scripts.cache import cache
+from scripts.files import write
+
+CANONICAL = Path("/tmp/envcheck-build")  # noqa: S108  # a name for a mount of its own, nothing is written there
+BUILD_SECONDS = 24 * 3600
+MARK = ".envcheck-build"
+KILLED = re.compile(r"died due to signal 9|Killed signal terminated program|^Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)")
+DROPPED = (
+    "CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH LD_PRELOAD NVCC_APPEND_FLAGS NVCC_PREPEND_FLAGS CFLAGS "
+    "CXXFLAGS CPPFLAGS LDFLAGS PYTHONPATH PYTHONHOME MAKEFLAGS CMAKE_GENERATOR CMAKE_PREFIX_PATH CUDA_PATH "
+    "VIRTUAL_ENV CONDA_PREFIX"
+).split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A wheel as the build left it, with what the build took."""
+
+    wheel: Path
+    seconds: float
+    peak_bytes: int
+    peak_of_one_bytes: int
+    jobs: int
+    log: Path
+    environment: dict[str, str]
+    canonical: bool
+    hits: int
+    misses: int
+
+
+class KilledError(WorkError):
+    """The kernel ended a compiler: the memory was used up."""
+
+
+def epoch_of(context: Context) -> int:
+    """Give SOURCE_DATE_EPOCH: the cut-off date of the stack's lock."""
+    day = datetime.strptime(context.stack.lock.cutoff, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+    return int(day.timestamp())
+
+
+def tree_of(name: str, root: Path | None = None) -> Path:
+    """Path of the tree that a component is built in."""
+    return (root or cache("builds")) / name
+
+
+def prepare_tree(context: Context, key: str, tree: Path, source: Path) -> bool:
+    """Copy the source to the tree; keep what an interrupted build of the same key left. True where it goes on."""
+    mark = tree / MARK
+    if mark.exists() and mark.read_text(encoding="ascii") == key:
+        return True
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(source, tree, symlinks=True)
+    epoch = epoch_of(context)
+    for path in tree.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (epoch, epoch))
+    write(mark, key)
+    return False
+
+
+def can_mount() -> bool:
+    """Tell whether this user may have a mount namespace of its own (containers and some systems refuse it)."""
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+    try:
+        return subprocess.run(argv, check=False, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def at_canonical_place(argv: list[str], tree: Path) -> list[str]:
+    """Give the command that runs ``argv`` with the tree seen at one fixed path.
+
+    nvcc hashes the working directory into the names of internal symbols, so that two places give two binaries.
+    """
+    place = CANONICAL / tree.name
+    place.mkdir(parents=True, exist_ok=True)
+    script = 'mount --bind "$1" "$2" && cd "$2" && shift 2 && exec "$@"'
+    head = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    return [*head, str(tree), str(place), *argv]
+
+
+def maps(context: Context, seen: Path) -> list[str]:
+    """List the options that keep this host's paths out of the binaries."""
+    pairs = [(str(seen), ".")]
+    pairs += [(str(path), "site-packages") for path in build_context.site_packages(context)]
+    if context.choices.cuda_home:
+        pairs.append((context.choices.cuda_home, "cuda"))
+    return [f"-ffile-prefix-map={old}={new}" for old, new in pairs]
+
+
+def environment(context: Context, overlay: Path, seen: Path, cached: build_cache.CompilerCache | None) -> dict[str, str]:
+    """Give everything that the build sets beside the host's own environment."""
+    recipe = build_context.environment(context)
+    home = context.choices.cuda_home
+    path = [str(overlay / "bin"), *([f"{home}/bin"] if home else []), os.environ.get("PATH", os.defpath)]
+    flags = maps(context, seen)
+    out = {
+        **recipe,
+        "PATH": os.pathsep.join(path),
+        "PYTHONPATH": str(overlay),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "SOURCE_DATE_EPOCH": str(epoch_of(context)),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PIP_NO_INDEX": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    if context.recipe.compiles:
+        common = " ".join(["-g0", *flags])
+        out |= {"CFLAGS": common, "CXXFLAGS": common, "LDFLAGS": "-Wl,-s -Wl,--build-id=sha1"}
+        out["NVCC_APPEND_FLAGS"] = " ".join(f"-Xcompiler {flag}" for flag in flags)
+    if cached and context.recipe.compiles:
+        wrappers = cache("wrappers", context.component.name)
+        out |= build_cache.environment(cached, wrappers, out, str(seen))
+    return out
+
+
+def command(context: Context, out: Path) -> list[str]:
+    """Give the command that builds the wheel from the tree it runs in."""
+    options = ["-v", "--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir"]
+    return [context.python, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), "."]
+
+
+def run(context: Context, *, key: str, tree: Path, log: Path) -> Made:
+    """Build; when the kernel kills a compiler, say so and try once more with half the jobs."""
+    try:
+        return _once(context, key=key, tree=tree, log=log)
+    except KilledError as error:
+        if context.jobs == 1:
+            raise
+        half = max(1, context.jobs // 2)
+        print(f"{error.what}\ntrying once more with {half} instead of {context.jobs} jobs", flush=True)
+        return _once(context.with_jobs(half), key=key, tree=tree, log=log)
+
+
+def _once(context: Context, *, key: str, tree: Path, log: Path) -> Made:
+    recipe = context.recipe
+    abi = getattr(context.facts.python, "abi", "")
+    overlay = build_tools.overlay(context.stack, recipe.requires, python=context.python, abi=str(abi))
+    canonical = recipe.compiles and can_mount()
+    seen = CANONICAL / tree.name if canonical else tree
+    cached = build_cache.find()
+    extra = environment(context, overlay, seen, cached)
+    environ = {name: value for name, value in os.environ.items() if name not in DROPPED} | extra
+    out = tree.with_name(f"{tree.name}.wheels")
+    shutil.rmtree(out, ignore_errors=True)
+    argv = command(context, out)
+    before = build_cache.counts(cached)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"+ {process.shown(argv)}\n" + "".join(f"+   {name}={value}\n" for name, value in extra.items()))
+    started = time.monotonic()
+    with Meter() as meter, _view(context, meter) as view:
+        done = process.stream(
+            at_canonical_place(argv, tree) if canonical else argv,
+            timeout=BUILD_SECONDS,
+            environ=environ,
+            cwd=tree,
+            log=log,
+            each_line=view.line,
+        )
+    if done.returncode:
+        raise failure(context, done, log)
+    after = build_cache.counts(cached)
+    return Made(
+        wheel=_only_wheel(out),
+        seconds=time.monotonic() - started,
+        peak_bytes=meter.peak,
+        peak_of_one_bytes=meter.peak_of_one,
+        jobs=context.jobs,
+        log=log,
+        environment=extra,
+        canonical=canonical,
+        hits=after.hits - before.hits,
+        misses=after.misses - before.misses,
+    )
+
+
+@contextlib.contextmanager
+def _view(context: Context, meter: Meter) -> Iterator[View]:
+    archs = max(1, len(context.choices.archs)) if context.recipe.archs_variable else 1
+    planned = context.recipe.cpu_seconds * archs / context.jobs
+    title = f"{context.component.name} {context.component.version}"
+    with View(title, planned=planned, memory=lambda: meter.now) as view:
+        yield view
+
+
+def _only_wheel(directory: Path) -> Path:
+    wheels = sorted(directory.glob("*.whl"))
+    if len(wheels) != 1:
+        raise WorkError(f"the build left {len(wheels)} wheels in {directory}, one was expected")
+    return wheels[0]
+
+
+def failure(context: Context, done: process.Done, log: Path) -> WorkError:
+    """Say why a build failed: killed for memory, or the cause that its log names, the last lines and the log's path."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    what = f"building {context.component.name} {context.component.version} ended with exit code {done.returncode}"
+    if done.killed or any(KILLED.search(line) for line in text.splitlines()[-400:]):
+        gib = context.recipe.memory_per_job_bytes / 2**30
+        memory = f"the kernel killed a compiler for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
+        return KilledError(f"{what}: {memory}", fix=f"give it more memory, or --jobs 1; the log is {log}")
+    cause = _explained(log)
+    last = "\n".join(f"    {line}" for line in done.tail[-15:])
+    return WorkError(f"{what}\n{cause}{last}", fix=f"the whole log is {log}")
+
+
+def _explained(log: Path) -> str:
+    """Give the cause as ``envcheck explain`` names it; empty where it knows none."""
+    from envcheck.explain import explain  # noqa: PLC0415  # only after a failure
+
+    with log.open("rb") as file:
+        matches = explain(file).matches
+    first = next((match for match in matches if not match.harmless), None)
+    return f"cause: {first.summary} ({first.rule})\n" if first else ""
+
+
+def source_of(context: Context, places: list[Path], *, mirrors_first: bool) -> sources.Prepared:
+    """Give the verified source of the component."""
+    return sources.prepare(context.stack, context.component.name, places=places, mirrors_first=mirrors_first)
