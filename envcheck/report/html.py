@@ -28,7 +28,12 @@ def render(report: Report) -> str:
     """Give the document; every text of the host is escaped by the template engine."""
     judgement = report.judgement
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+        autoescape=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.tests["link"] = _is_link
     return environment.from_string(data.read(TEMPLATE)).render(

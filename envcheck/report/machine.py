@@ -10,7 +10,7 @@ from envcheck.facts import Facts
 
 
 def described(facts: Facts) -> str:
-    """Say what host it is: ``node-3, Ubuntu 22.04, driver 550.54.15, 8 × NVIDIA H100, Python 3.10.12 (/venv)``."""  # noqa: RUF002
+    """Say what host it is: ``node-3, Ubuntu 22.04, driver 550.54.15, 8 x NVIDIA H100, Python 3.10.12 (/venv)``."""
     return ", ".join(part for part in _parts(facts) if part)
 
 
@@ -33,7 +33,7 @@ def _gpus(facts: Facts) -> str:
     if not facts.gpus:
         return "no GPU"
     counted = Counter(_text(gpu.name) or "GPU" for gpu in facts.gpus)
-    return ", ".join(f"{number} × {name}" for name, number in counted.items())  # noqa: RUF001  # the sign of times
+    return ", ".join(f"{number} x {name}" for name, number in counted.items())
 
 
 def _text(value: str | Unknown) -> str:

@@ -14,7 +14,7 @@ DEFAULT_WIDTH = 100
 NARROWEST = 40
 WIDEST = 120
 CODES = {"red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36", "bold": "1", "dim": "2"}
-ASCII_SYMBOLS = {"✗": "x", "!": "!", "?": "?", "✓": "+", "·": "-", "→": "->", "×": "x", "…": "..."}  # noqa: RUF001
+ASCII_SYMBOLS = {"✗": "x", "!": "!", "?": "?", "✓": "+", "·": "-", "→": "->", "…": "..."}
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What is no text: C0 and C1 controls but tab and line feed, direction overrides, lone surrogates."""
 

@@ -35,7 +35,7 @@ def _heading(report: Report) -> str:
     first = style.paint("envcheck", "bold")
     lines = style.wrap(f"envcheck: {report.heading}").replace("envcheck", first, 1)
     host = described(report.judgement.facts)
-    return f"{lines}\n{style.wrap(safe(host).replace('×', style.symbol('×')))}" if host else lines  # noqa: RUF001
+    return f"{lines}\n{style.wrap(host)}" if host else lines
 
 
 def _troubles(report: Report) -> Iterator[str]:
