@@ -60,6 +60,8 @@ def _other_torch(
         names = tuple(name for name in extension.undefined if of_torch(name))
         if names and not (isinstance(abi, bool) and extension.cxx11_abi is (not abi)):
             harmless = evidence.swallowed(target, item)
+            if harmless and harmless[1] == "ok":  # undefined-symbol tells it, as a note
+                return None
             return evidence.symbols_shown(extension, names), harmless[1] if harmless else "error", ()
     built = evidence.label(item).get("torch", "")
     if built and subjects.minor(built) != subjects.minor(torch):

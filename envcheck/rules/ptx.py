@@ -86,7 +86,7 @@ def _triton_ptxas(facts: Facts, target: Target) -> Iterator[Finding]:
     if triton is None or not isinstance(facts.gpus, tuple) or subjects.variable(facts, "TRITON_PTXAS_PATH"):
         return
     for gpu in subjects.capabilities(facts):
-        for row in target.limits.rows("triton", triton=triton, gpu=gpu):
+        for row in (r for r in target.limits.rows("triton", triton=triton, gpu=gpu) if "ptxas" in r.give):
             newest = max((item.path for item in subjects.toolkits(facts) if isinstance(item.ptxas, str)), default="")
             yield Finding(
                 summary=f"triton {triton} cannot compile for this GPU: {row.give['ptxas']}",

@@ -189,7 +189,7 @@ def _nodes(facts: Facts) -> int:
     "alloc-conf-conflict",
     group="run time",
     subject="PYTORCH_CUDA_ALLOC_CONF",
-    cause="vLLM's sleep mode and torch_memory_saver replace torch's allocator; expandable segments do not go with them.",
+    cause="vLLM's sleep mode and torch_memory_saver replace torch's allocator; they refuse expandable segments.",
     stages=("launch", "train"),
     sources=("https://github.com/vllm-project/vllm/pull/40812", "https://github.com/OpenRLHF/OpenRLHF/pull/1274"),
     fix=("Take expandable_segments:True out of PYTORCH_CUDA_ALLOC_CONF.",),

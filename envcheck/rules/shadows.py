@@ -108,7 +108,7 @@ def without_directory(facts: Facts, directory: str, variable: str) -> Fix:
 def ld_library_path_shadows_torch(facts: Facts, target: Target) -> Iterator[Finding]:
     """torch's own CUDA libraries are the ones that load."""
     if isinstance(facts.loader, tuple):
-        found = [shadow(facts, item) for item in entries(facts, *CUDA_LIBRARIES) if hidden(item)]
+        found = [shadow(facts, item) for item in entries(facts, *CUDA_LIBRARIES) if hidden(item) and _wins(item)]
         yield from (item for item in found if item.severity != "ok")
         if found or any(isinstance(item.path, str) for item in entries(facts, "libcublas", "libnvJitLink")):
             return
@@ -116,6 +116,11 @@ def ld_library_path_shadows_torch(facts: Facts, target: Target) -> Iterator[Find
         msg = "torch is not installed"
         raise NotApplicable(msg)
     yield from _older_directories(facts, target)
+
+
+def _wins(entry: LoaderEntry) -> bool:
+    """torch opens libnvrtc through the RPATH of its own libraries: the system's copy does not win there."""
+    return entry.through.startswith("LD_") or not entry.library.startswith("libnvrtc")
 
 
 def _older_directories(facts: Facts, target: Target) -> Iterator[Finding]:
