@@ -88,7 +88,7 @@ def fill(recipe: Recipe, choices: Choices, *, cuda_home: str, cudnn_path: str) -
         "cxx": choices.cxx or "g++",
     }
     filled = {name: text.format_map(values) for name, text in recipe.environment.items()}
-    if not recipe.compiles:
+    if not (recipe.compiles or recipe.cxx):
         return filled
     compilers = {"CC": choices.cc, "CXX": choices.cxx, "CUDAHOSTCXX": choices.cxx}
     return filled | {name: path for name, path in compilers.items() if path}

@@ -79,6 +79,9 @@ class Recipe:
     preflight: tuple[str, ...] = ()
     """Rule ids that must not be errors before a compiler starts."""
     compiles: bool = True
+    """With nvcc: the toolkit and the compilers count."""
+    cxx: bool = False
+    """With a C++ compiler only, where nvcc is not needed."""
     memory_per_job_bytes: int = 1 << 30
     threads_per_job: int = 1
     disk_bytes: int = 2 << 30
@@ -151,6 +154,8 @@ class Metadata:
     version: str
     requires: tuple[str, ...] = ()
     reason: str = ""
+    licence: str = ""
+    """Where no wheel tells it."""
     wheel: bool = False
     """True where the index has wheels and only what they declare is corrected."""
 

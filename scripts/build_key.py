@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from envcheck.codec import Unknown
 from envcheck.facts import LibraryCopy
@@ -50,7 +51,7 @@ def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs
     source = sources_lock.load(context.stack.name).of(context.component.name)
     abi = "" if isinstance(facts.python, Unknown) else _text(facts.python.abi)
     system = facts.os
-    common = {
+    common: dict[str, Any] = {
         "component": context.component.name,
         "version": context.component.version,
         "source": sources.digest_of(source),
@@ -60,15 +61,18 @@ def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs
         "environment": dict(sorted(recipe.environment.items())),
         "variant": dict(sorted((variant or {}).items())),
     }
+    if recipe.compiles or recipe.cxx:
+        common |= {
+            "host_compiler": _compiler(context),
+            "glibc": "" if isinstance(system, Unknown) else _text(system.glibc),
+        }
     if not recipe.compiles:
-        return Inputs(**common)  # type: ignore[arg-type]  # the fields above, by name
+        return Inputs(**common)
     return Inputs(
-        **common,  # type: ignore[arg-type]
+        **common,
         torch=f"{_text(context.torch.version)}+{context.torch.build or ''}",
         cxx11_abi=context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None,
         cuda=_nvcc(context),
-        host_compiler=_compiler(context),
-        glibc="" if isinstance(system, Unknown) else _text(system.glibc),
         cudnn=_cudnn(context) if "{cudnn_path}" in "".join(recipe.environment.values()) else "",
         archs=context.choices.archs if recipe.archs_variable else (),
     )

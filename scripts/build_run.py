@@ -63,6 +63,11 @@ def tree_of(name: str, root: Path | None = None) -> Path:
     return (root or cache("builds")) / name
 
 
+def native(context: Context) -> bool:
+    """Tell whether the build starts a compiler."""
+    return context.recipe.compiles or context.recipe.cxx
+
+
 def prepare_tree(context: Context, key: str, tree: Path, source: Path) -> bool:
     """Copy the source to the tree; keep what an interrupted build of the same key left. True where it goes on."""
     mark = tree / MARK
@@ -128,11 +133,11 @@ def environment(context: Context, overlay: Path, seen: Path, cached: build_cache
         "PIP_ROOT_USER_ACTION": "ignore",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    if context.recipe.compiles:
+    if native(context):
         common = " ".join(["-g0", *flags])
         out |= {"CFLAGS": common, "CXXFLAGS": common, "LDFLAGS": "-Wl,-s -Wl,--build-id=sha1"}
         out["NVCC_APPEND_FLAGS"] = " ".join(f"-Xcompiler {flag}" for flag in flags)
-    if cached and context.recipe.compiles:
+    if cached and native(context):
         wrappers = cache("wrappers", context.component.name)
         out |= build_cache.environment(cached, wrappers, out, str(seen))
     return out
@@ -160,7 +165,7 @@ def _once(context: Context, *, key: str, tree: Path, log: Path) -> Made:
     recipe = context.recipe
     abi = getattr(context.facts.python, "abi", "")
     overlay = build_tools.overlay(context.stack, recipe.requires, python=context.python, abi=str(abi))
-    canonical = recipe.compiles and can_mount()
+    canonical = native(context) and can_mount()
     seen = CANONICAL / tree.name if canonical else tree
     cached = build_cache.find()
     extra = environment(context, overlay, seen, cached)

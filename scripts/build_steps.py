@@ -73,7 +73,7 @@ def build(context: Context, order: Order) -> Entry:
 def _tree_name(context: Context) -> str:
     """One tree for a component and Python, so that paths, and with them the compiler cache, stay the same."""
     abi = getattr(context.facts.python, "abi", "")
-    return f"{context.component.name}-{abi}" if context.recipe.compiles else context.component.name
+    return f"{context.component.name}-{abi}" if build_run.native(context) else context.component.name
 
 
 def _build(context: Context, order: Order, inputs: Inputs, tree: Path) -> Entry:
@@ -133,7 +133,7 @@ def _receipt(
         "peak_memory_of_one_process_bytes": made.peak_of_one_bytes,
         "planned_memory_bytes": made.jobs * recipe.memory_per_job_bytes,
         "compiler_cache": {"hits": made.hits, "misses": made.misses},
-        "path_independent": made.canonical or not recipe.compiles,
+        "path_independent": made.canonical or not build_run.native(context),
         "verification": verification,
     }
 

@@ -38,12 +38,14 @@ def asked(context: Context) -> dict[str, Any]:
     out: dict[str, Any] = {"build_paths": [str(cache()), str(CANONICAL)]}
     if not isinstance(facts.python, Unknown) and isinstance(facts.python.abi, str):
         out["python_tag"] = facts.python.abi
-    if not recipe.compiles:
+    if not (recipe.compiles or recipe.cxx):
         return out
     system = facts.os
     if not isinstance(system, Unknown):
         out["glibc_max"] = system.glibc if isinstance(system.glibc, str) else None
         out["glibcxx_max"] = system.libstdcxx if isinstance(system.libstdcxx, str) else None
+    if not recipe.compiles:
+        return out
     out["cxx11_abi"] = context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None
     out["archs"] = context.choices.archs if recipe.archs_variable else ()
     out["torch_libs"] = next((path / "torch/lib" for path in site_packages(context) if (path / "torch/lib").is_dir()), None)
