@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envcheck.errors import EnvcheckError, HostError, WorkError
+from scripts import ppo_child, ppo_compose, process
+from scripts.ppo_compose import Composed, as_override, data_faults, faults, key_faults, nearest
+from scripts.ppo_plan import Request, plan
+from scripts.ppo_profiles import names, parse_override
+from tests.ppo_cases import composed, installed
+from tests.verl_environments import VERL_PYTHONS
+
+BASE = installed().base
+
+
+def _faults(text: str, kind: str = "int", value: object = 1) -> list[str]:
+    return list(key_faults([parse_override(text)], [{"type": kind, "value": value}], BASE))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        pytest.param("data.train_batch_size=8", "int", 8, id="int"),
+        pytest.param("actor_rollout_ref.actor.optim.lr=1", "int", 1, id="int-for-float"),
+        pytest.param("data.val_batch_size=8", "int", 8, id="none-takes-all"),
+        pytest.param("data.train_batch_size=null", "NoneType", None, id="none-fits"),
+        pytest.param("data.train_files=[a]", "list", ["a"], id="list-for-text"),
+        pytest.param("trainer.logger=console", "str", "console", id="name-for-list"),
+        pytest.param("data.train_batch_size=${trainer.nnodes}", "str", "${trainer.nnodes}", id="interpolation"),
+        pytest.param("actor_rollout_ref.model.override_config={a:1}", "dict", {"a": 1}, id="table"),
+        pytest.param("+data.seed=1", "int", 1, id="added"),
+        pytest.param("++data.shuffle=False", "bool", False, id="forced"),
+        pytest.param("~data.shuffle", "NoneType", None, id="deleted"),
+        pytest.param("+actor_rollout_ref.model.override_config.x.y=1", "int", 1, id="added-below-a-table"),
+    ],
+)
+def test_right_overrides(text: str, kind: str, value: object) -> None:
+    assert _faults(text, kind, value) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value", "word"),
+    [
+        pytest.param("data.train_batchsize=8", "int", 8, "nearest: data.train_batch_size", id="nearest"),
+        pytest.param("lr=1", "int", 1, "nearest: actor_rollout_ref.actor.optim.lr", id="same-last-part"),
+        pytest.param("zzz=1", "int", 1, "no such key; +zzz would add it", id="nothing-near"),
+        pytest.param("~data.shufle", "NoneType", None, "no such key (nearest: data.shuffle)", id="delete-unknown"),
+        pytest.param("+data.shuffle=True", "bool", True, "in the config already", id="plus-known"),
+        pytest.param("+data.shuffle.x=True", "bool", True, "needs a table", id="below-a-value"),
+        pytest.param("data.train_batch_size=many", "str", "many", "a number (int)", id="text-for-int"),
+        pytest.param("data.train_batch_size=1.5", "float", 1.5, "a number (int)", id="float-for-int"),
+        pytest.param("data.shuffle=1", "int", 1, "true or false", id="int-for-bool"),
+        pytest.param("trainer.logger=1", "int", 1, "a list", id="int-for-list"),
+        pytest.param("data=1", "int", 1, "a table", id="int-for-table"),
+    ],
+)
+def test_wrong_overrides(text: str, kind: str, value: object, word: str) -> None:
+    (fault,) = _faults(text, kind, value)
+    assert fault.startswith(f"{text}: ")
+    assert word in fault
+
+
+def test_unreadable_override() -> None:
+    (fault,) = key_faults([parse_override("a=[1")], [{"error": "mismatched input"}], BASE)
+    assert fault == "a=[1: hydra cannot read it: mismatched input"
+
+
+def test_nearest_orders_by_likeness() -> None:
+    found = nearest("critic.ppo_micro_batch_size_per_gp", BASE)
+    assert found.startswith(" (nearest: critic.ppo_micro_batch_size_per_gpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        pytest.param(
+            {"actor_rollout_ref__rollout__tensor_model_parallel_size": 2}, "needs 2 GPUs, the run has 1", id="tp"
+        ),
+        pytest.param(
+            {"actor_rollout_ref__rollout__tensor_model_parallel_size": 2, "trainer__n_gpus_per_node": 3},
+            "3 GPUs cannot be divided into groups of 2",
+            id="tp-groups",
+        ),
+        pytest.param({"trainer__n_gpus_per_node": 3}, "64 responses cannot be divided by 3", id="batch"),
+        pytest.param({"actor_rollout_ref__actor__ppo_mini_batch_size": 128}, "128 is larger than", id="mini"),
+        pytest.param({"actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu": 5}, "micro batch of 5", id="micro"),
+        pytest.param({"critic__ppo_micro_batch_size": 16}, "exclude each other", id="both-sizes"),
+        pytest.param(
+            {
+                "actor_rollout_ref__actor__strategy": "megatron",
+                "actor_rollout_ref__actor__megatron": {
+                    "tensor_model_parallel_size": 2,
+                    "pipeline_model_parallel_size": 2,
+                },
+            },
+            "tensor 2 x pipeline 2",
+            id="megatron",
+        ),
+    ],
+)
+def test_contradictions(changes: dict[str, Any], word: str) -> None:
+    assert any(word in fault for fault in faults(composed(**changes))), list(faults(composed(**changes)))
+
+
+def test_a_right_config_has_no_faults() -> None:
+    assert list(faults(composed())) == []
+    assert list(faults(composed(actor_rollout_ref__actor__use_dynamic_bsz=True, data__train_batch_size=1))) == []
+
+
+def test_get() -> None:
+    assert composed().get("trainer.nnodes") == 1
+    assert composed().get("trainer.nnodes.x", 7) == 7
+    assert composed().get("nothing") is None
+
+
+def test_as_override_adds_plus_where_the_key_is_new() -> None:
+    assert str(as_override("data.seed", "1", installed())) == "+data.seed=1"
+    assert str(as_override("data.shuffle", "1", installed())) == "data.shuffle=1"
+
+
+def test_data_faults(tmp_path: Path) -> None:
+    names_ = {name: tmp_path / f"{name}.parquet" for name in ("whole", "cut", "other", "missing")}
+    for name in ("whole", "cut", "other"):
+        names_[name].write_bytes(b"PAR1")
+    config = composed(data__train_files=[str(names_["whole"])], data__val_files=str(names_["cut"])).config
+    seen: dict[str, dict[str, Any]] = {
+        str(names_["whole"]): {"rows": 20, "columns": ["prompt", "data_source", "reward_model", "ability"]},
+        str(names_["cut"]): {"error": "ArrowInvalid: magic bytes not found"},
+        str(names_["other"]): {"rows": 3, "columns": ["question", "answer"]},
+        str(names_["missing"]): {"error": "FileNotFoundError"},
+    }
+    said = [text for text, _ in data_faults(Composed(config=config, parquet=seen))]
+    assert said == [
+        f"{names_['cut']} (4 bytes) is not a whole parquet file: ArrowInvalid: magic bytes not found",
+        f"{names_['other']} has no column prompt, data_source, reward_model (it has question, answer)",
+        f"{names_['missing']} is missing",
+        "20 rows are less than one batch of 64: no step would be made",
+    ]
+    assert ppo_compose.files_of(Composed(config=config)) == [str(names_["whole"]), str(names_["cut"])]
+
+
+def _reply(monkeypatch: pytest.MonkeyPatch, **reply: Any) -> list[dict[str, Any]]:
+    requests: list[dict[str, Any]] = []
+
+    def output(argv: Sequence[str], **_: Any) -> str:
+        requests.append(json.loads(argv[2]))
+        return "a warning\n" + json.dumps({"python": "3.12.3", "versions": {"verl": "0.4.1"}} | reply)
+
+    monkeypatch.setattr(process, "output", output)
+    return requests
+
+
+def test_interpreter_without_verl(monkeypatch: pytest.MonkeyPatch) -> None:
+    _reply(monkeypatch, versions={}, error="ModuleNotFoundError: verl")
+    with pytest.raises(HostError, match="/t/python has no verl"):
+        ppo_compose.installed("/t/python", "ppo_trainer")
+
+
+def test_config_that_hydra_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    _reply(monkeypatch, error="MissingConfigException: no ppo_x")
+    with pytest.raises(WorkError, match=r"verl 0\.4\.1 does not take this config: MissingConfigException"):
+        ppo_compose.installed("/t/python", "ppo_x")
+
+
+def test_compose_names_all_faults_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _reply(monkeypatch, parsed=[{"type": "int", "value": 1}] * 2, base=BASE, directory="/v")
+    wrong = [parse_override("data.x=1"), parse_override("data.y=1")]
+    with pytest.raises(EnvcheckError, match=r"take 2 of the overrides:\n  data\.x=1: no such key(.|\n)*data\.y"):
+        ppo_compose.compose("/t/python", "ppo_trainer", wrong, installed())
+
+
+def test_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = _reply(monkeypatch, parsed=[{"type": "int", "value": 1}], base=BASE, directory="/v", composed={"a": 1})
+    found = ppo_compose.installed("/t/python", "ppo_trainer")
+    result = ppo_compose.compose("/t/python", "ppo_trainer", [parse_override("data.train_batch_size=1")], found)
+    assert result.config == {"a": 1}
+    assert [request["compose"] for request in requests] == [False, False, True]
+
+
+def test_child_parts_that_need_no_verl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert ppo_child.flat({"a": {"b": 1, "c": {}}}) == {
+        "a": {"table": True},
+        "a.b": {"type": "int"},
+        "a.c": {"table": True},
+    }
+    missing = str(tmp_path / "no")
+    reply = ppo_child.answer({"config": "ppo_trainer", "overrides": [], "parquet": [missing], "compose": False})
+    assert reply["error"] == "ModuleNotFoundError: verl is not installed"
+    assert "error" in reply["parquet"][missing]
+    package = tmp_path / "verl"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('verl must not be imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert ppo_child.config_directory() == str(package / "trainer/config")
+    assert "verl" not in sys.modules
+
+
+REFUSED = {
+    ("0.9.1", "seed-4gpu"): "critic.ppo_micro_batch_size and .* exclude each other",
+    ("0.2.0.post2", "megatron"): "data.filter_overlong_prompts=True: no such key",
+}
+"""Versions outside the stacks that rightly refuse a profile."""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("python", VERL_PYTHONS)
+@pytest.mark.parametrize("profile", names())
+def test_profiles_compose_with_the_installed_verl(python: str, profile: str) -> None:
+    found = ppo_compose.installed(python, "ppo_trainer")
+    if (found.verl, profile) in REFUSED:
+        with pytest.raises(EnvcheckError, match=REFUSED[found.verl, profile]):
+            plan(Request(profile=profile, python=python, data="/d"))
+        return
+    for engine in ("sglang", "vllm"):
+        ready = plan(Request(profile=profile, python=python, data="/d", engine=engine, seed=7, steps=5), {})
+        assert ready.composed.get("actor_rollout_ref.rollout.name") == engine
+        assert ready.composed.get("trainer.val_before_train") is False
+        assert ready.composed.get("trainer.total_training_steps") == 5
+        assert ready.composed.get("data.seed") == 7
+        assert ready.composed.get("trainer.logger") == ["console"]
+        assert ready.argv[:3] == (python, "-m", "verl.trainer.main_ppo")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("python", VERL_PYTHONS)
+def test_wrong_keys_against_the_installed_verl(python: str) -> None:
+    overrides = ("data.train_batchsize=3", "trainer.nnodes=two", "trainer.logger=[a")
+    with pytest.raises(EnvcheckError, match=r"data\.train_batch_size(.|\n)*a number(.|\n)*hydra cannot read"):
+        plan(Request(profile="one-gpu", python=python, data="/d", overrides=overrides))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("python", VERL_PYTHONS)
+def test_parquet_is_looked_at_by_the_target(python: str, tmp_path: Path) -> None:
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and then nothing")
+    paths = [str(tmp_path / "cut.parquet"), str(tmp_path / "no.parquet")]
+    reply = ppo_compose.ask(python, "ppo_trainer", parquet=paths)["parquet"]
+    assert "ArrowInvalid" in reply[paths[0]]["error"]
+    assert "FileNotFoundError" in reply[paths[1]]["error"]
