@@ -70,6 +70,8 @@ def replacer(facts: Facts) -> Callable[[str, str], str]:
     home = facts.environment.get("HOME", "").rstrip("/")
 
     def replace(key: str, text: str) -> str:
+        if key == "host":
+            return HOST
         if home.count("/") > 1 and home in text:
             text = text.replace(home, f"/home/{USER}")
         text = HOMES.sub(rf"\g<root>/{USER}", text)

@@ -42,6 +42,7 @@ from envcheck.probes import (
 )
 from envcheck.probes import python as interpreters
 from envcheck.probes.together import Later, guarded
+from envcheck.record import replace
 
 T = TypeVar("T")
 NOT_ASKED = Unknown("not asked for")
@@ -49,7 +50,22 @@ NOT_ASKED = Unknown("not asked for")
 
 def collect(host: Host, *, python: str | None = None, only: frozenset[str] | None = None) -> Facts:
     """Read the facts of a host, or only some keys of them; raise HostError where ``python`` names no interpreter."""
-    return Collection(host, python, only).facts()
+    facts = Collection(host, python, only).facts()
+    # Of an image, what its start decides is not known: how much shared memory, which limits, whether GPUs are given.
+    return started_by_others(facts) if getattr(host, "at_rest", False) else facts
+
+
+def started_by_others(facts: Facts) -> Facts:
+    """Make unknown what depends on how a container of this image is started."""
+    why = Unknown("it depends on how a container of this image is started")
+    found = facts.resources
+    if not isinstance(found, Unknown):
+        found = replace(found, shm_bytes=why, hostname_resolves=why, memory_limit_bytes=why)
+        found = replace(found, max_processes=why, open_files=why, locked_memory=why)
+    held = facts.container
+    if held is not None and not isinstance(held, Unknown):
+        held = replace(held, start=())
+    return replace(facts, resources=found, container=held, driver=why)
 
 
 class Collection:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from envcheck.codec import Unknown
+from envcheck.errors import HostError
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -16,9 +17,9 @@ class Later(Generic[T]):
 
     def __init__(self, call: Callable[[], T], *, name: str) -> None:
         """Start the call."""
-        self._call = call
         import threading  # only hosts with a driver need it
 
+        self._call = call
         self._name = name
         self._result: T | Unknown | None = None
         # A daemon: a call that hangs inside a driver must not keep this program from ending.
@@ -26,7 +27,10 @@ class Later(Generic[T]):
         self._thread.start()
 
     def _run(self) -> None:
-        self._result = guarded(self._call)
+        try:
+            self._result = guarded(self._call)
+        except HostError as error:
+            self._result = Unknown(str(error))
 
     def result(self, patience: float = PATIENCE_SECONDS) -> T | Unknown:
         """Wait for the result, at most ``patience`` seconds."""
@@ -40,5 +44,7 @@ def guarded(call: Callable[[], T]) -> T | Unknown:
     """Give what the call gives; an exception becomes Unknown, so that one probe never hides another."""
     try:
         return call()
+    except HostError:  # the host itself is gone: no fact can be read any more
+        raise
     except Exception as error:  # noqa: BLE001  # any failure of a probe is a fact of its own
         return Unknown(f"the probe failed: {type(error).__name__}: {error}")
