@@ -28,7 +28,9 @@ class Inputs:
 
 def make(stack: Stack) -> Inputs:
     """Give the project, its settings, and a stub for each component that has metadata but is on no index."""
-    stubs = {item.distribution: item for item in stack.components if item.origin.kind in OUTSIDE and _metadata(stack, item)}
+    stubs = {
+        item.distribution: item for item in stack.components if item.origin.kind in OUTSIDE and _metadata(stack, item)
+    }
     texts = {f"{name}/pyproject.toml": _stub(stack, item) for name, item in sorted(stubs.items())}
     texts |= {"pyproject.toml": _project(stack, stubs), "uv.toml": _settings(stack)}
     outside = {item.distribution for item in stack.components if item.origin.kind != "index"}
@@ -42,8 +44,11 @@ def cutoff(date: str) -> str:
 
 def requirements(stack: Stack, engine: str | None) -> list[str]:
     """Give what is asked for directly: for one engine, or (None) for all of them."""
-    direct = [Requirement(line) for line in (stack.lock.direct if engine is None else stack.lock.engine_direct.get(engine, ()))]
-    extras = {canonicalize_name(item.name): item for item in direct if not item.specifier}
+    direct = [
+        Requirement(line)
+        for line in (stack.lock.direct if engine is None else stack.lock.engine_direct.get(engine, ()))
+    ]
+    extras: dict[str, Requirement] = {canonicalize_name(item.name): item for item in direct if not item.specifier}
     chosen = [item for item in stack.components if _belongs(item, engine) and _resolvable(stack, item)]
     lines = [_pin(item, extras.pop(item.distribution, None)) for item in chosen]
     lines += [str(item) for item in direct if item.specifier or canonicalize_name(item.name) in extras]
@@ -69,7 +74,13 @@ def _metadata(stack: Stack, item: Component) -> Metadata | None:
             return row
     if item.origin.kind == "sdist":
         place = f"stack {stack.name}: lock.metadata"
-        raise DataError(place, "", expected=f"a row for {item.distribution} {item.version}", found="none", fix="write its dependencies there: no setup.py is run to learn them")
+        raise DataError(
+            place,
+            "",
+            expected=f"a row for {item.distribution} {item.version}",
+            found="none",
+            fix="write its dependencies there: no setup.py is run to learn them",
+        )
     return None
 
 
@@ -115,7 +126,8 @@ no-build = true
 no-binary-package = {_list(bare)}
 """
     for row in rows:
-        text += f"\n[[dependency-metadata]]\n{_toml(name=row.name, version=row.version)}\nrequires-dist = {_list(row.requires)}\n"
+        text += f"\n[[dependency-metadata]]\n{_toml(name=row.name, version=row.version)}\n"
+        text += f"requires-dist = {_list(row.requires)}\n"
     return text
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -30,10 +30,11 @@ AROUND = re.compile(r"^(?:stack-lock|-r |-c )|\.in$|^uv$")
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """Pins by file (engine name or ``build``) and the sizes of the locked files by hash."""
+    """Pins by file (engine name or ``build``), sizes of locked files by hash, a wheel's address by name==version."""
 
     pins: dict[str, list[Pin]]
     sizes: dict[str, int]
+    wheels: dict[str, str] = field(default_factory=dict)
 
 
 def resolve(stack: Stack, *, python: str | None = None) -> Resolved:
@@ -46,9 +47,9 @@ def resolve(stack: Stack, *, python: str | None = None) -> Resolved:
         lock_uv.run(["lock", "--quiet", *chosen], cwd=work, extra=lock_uv.settings(work))
         exported = {engine: _export(work, engine, inputs.left_out) for engine in stack.engines}
         pins = {engine: _with_all_files(work, stack, rows) for engine, rows in exported.items()}
-        sizes = dict(_sizes((work / "uv.lock").read_text(encoding="utf-8")))
+        locked = list(_rows(parse_toml((work / "uv.lock").read_text(encoding="utf-8"), "uv.lock"), "package"))
         pins["build"] = _build(work, stack, pins)
-    return Resolved(pins=pins, sizes=sizes)
+    return Resolved(pins=pins, sizes=dict(_sizes(locked)), wheels=dict(_wheels(locked)))
 
 
 def _lay(work: Path, texts: Mapping[str, str]) -> None:
@@ -76,7 +77,9 @@ def narrow(marker: str) -> str:
     """
     if not marker or " or " in marker:
         return marker
-    parts = [part for part in marker.split(" and ") if BY_PYTHON.search(part) or not Marker(part).evaluate(dict(TARGET))]
+    parts = [
+        part for part in marker.split(" and ") if BY_PYTHON.search(part) or not Marker(part).evaluate(dict(TARGET))
+    ]
     return " and ".join(parts)
 
 
@@ -84,7 +87,9 @@ def _with_all_files(work: Path, stack: Stack, pins: Sequence[Pin]) -> list[Pin]:
     """Replace the hashes of this platform's files by those of every file of the version."""
     text = "\n".join(_requirement(pin) for pin in pins) + "\n"
     found = {(pin.name, pin.version): pin.hashes for pin in _compile(work, stack, text, "--no-deps")}
-    return [dataclasses.replace(pin, hashes=tuple(sorted({*found[pin.name, pin.version], *pin.hashes}))) for pin in pins]
+    return [
+        dataclasses.replace(pin, hashes=tuple(sorted({*found[pin.name, pin.version], *pin.hashes}))) for pin in pins
+    ]
 
 
 def _requirement(pin: Pin) -> str:
@@ -95,9 +100,21 @@ def _compile(work: Path, stack: Stack, text: str, *options: str) -> list[Pin]:
     place = work / "compile"
     place.mkdir(exist_ok=True)
     (place / "stack.in").write_text(text, encoding="utf-8")
-    settings = "\n".join(line for line in (work / "uv.toml").read_text(encoding="utf-8").splitlines() if not line.startswith("no-b"))
+    settings = "\n".join(
+        line for line in (work / "uv.toml").read_text(encoding="utf-8").splitlines() if not line.startswith("no-b")
+    )
     (place / "uv.toml").write_text(settings, encoding="utf-8")
-    argv = ["pip", "compile", "--quiet", "stack.in", "--universal", "--python-version", _floor(stack), "--generate-hashes", "--no-header"]
+    argv = [
+        "pip",
+        "compile",
+        "--quiet",
+        "stack.in",
+        "--universal",
+        "--python-version",
+        _floor(stack),
+        "--generate-hashes",
+        "--no-header",
+    ]
     return lock_text.parse(lock_uv.run([*argv, *options], cwd=place, extra=lock_uv.settings(place)), "uv pip compile")
 
 
@@ -107,20 +124,32 @@ def _floor(stack: Stack) -> str:
 
 
 def _build(work: Path, stack: Stack, pins: Mapping[str, Sequence[Pin]]) -> list[Pin]:
-    """Resolve what compiling needs; what the locks have as well gets the lock's version unless a recipe says otherwise."""
-    lines = sorted({*stack.lock.build, *(line for item in stack.components if item.recipe for line in item.recipe.requires)})
+    """Resolve what compiling needs; what the locks have too gets their version unless a recipe says otherwise."""
+    lines = sorted(
+        {*stack.lock.build, *(line for item in stack.components if item.recipe for line in item.recipe.requires)}
+    )
     named = {re.split(r"[=<>!~ ]", line)[0] for line in lines if re.search(r"[=<>!~]", line)}
-    shared = [pin for pin in next(iter(pins.values()), []) if canonicalize_name(pin.name) not in named and not pin.marker]
-    same = [pin for pin in shared if all(pin.version in {row.version for row in rows if row.name == pin.name} for rows in pins.values())]
+    shared = [
+        pin for pin in next(iter(pins.values()), []) if canonicalize_name(pin.name) not in named and not pin.marker
+    ]
+    same = [
+        pin
+        for pin in shared
+        if all(pin.version in {row.version for row in rows if row.name == pin.name} for rows in pins.values())
+    ]
     (work / "compile").mkdir(exist_ok=True)
-    (work / "compile" / "constraints").write_text("".join(f"{pin.name}=={pin.version}\n" for pin in same), encoding="utf-8")
+    (work / "compile" / "constraints").write_text(
+        "".join(f"{pin.name}=={pin.version}\n" for pin in same), encoding="utf-8"
+    )
     found = _compile(work, stack, "\n".join(lines) + "\n", "-c", "constraints", "--only-binary", ":all:")
     marked = [dataclasses.replace(pin, marker=narrow(pin.marker)) for pin in found if _applies(pin)]
     return [dataclasses.replace(pin, via=_via(pin.via)) for pin in marked]
 
 
 def _applies(pin: Pin) -> bool:
-    return any(pin.applies(TARGET | {"python_version": v, "python_full_version": f"{v}.9"}) for v in lock_inputs.PYTHONS)
+    return any(
+        pin.applies(TARGET | {"python_version": v, "python_full_version": f"{v}.9"}) for v in lock_inputs.PYTHONS
+    )
 
 
 def _via(via: Sequence[str]) -> tuple[str, ...]:
@@ -128,12 +157,19 @@ def _via(via: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _sizes(text: str) -> Iterator[tuple[str, int]]:
+def _sizes(packages: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, int]]:
     """Read ``{ url = …, hash = "sha256:…", size = 123 }`` of uv.lock."""
-    for package in list(_rows(parse_toml(text, "uv.lock"), "package")):
-        for file in [*_rows(package, "wheels"), *([package["sdist"]] if isinstance(package.get("sdist"), dict) else [])]:
-            if isinstance(file, dict) and "hash" in file and "size" in file:
-                yield str(file["hash"]).removeprefix("sha256:"), int(file["size"])
+    for package in packages:
+        for file in [*_rows(package, "wheels"), *_rows({"sdist": [package.get("sdist")]}, "sdist")]:
+            if "hash" in file and "size" in file:
+                yield str(file["hash"]).removeprefix("sha256:"), int(str(file["size"]))
+
+
+def _wheels(packages: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, str]]:
+    for package in packages:
+        urls = sorted(str(file["url"]) for file in _rows(package, "wheels") if "url" in file)
+        if urls:
+            yield f"{package['name']}=={package['version']}", urls[0]
 
 
 def _rows(table: Mapping[str, object], key: str) -> list[dict[str, object]]:

@@ -22,6 +22,10 @@ KEPT = (
 TIMEOUT_SECONDS = 540.0
 RETRIES = 3
 PAUSE_SECONDS = 2.0
+TRANSIENT = re.compile(
+    r"error sending request|timed? ?out|connection (?:reset|refused|closed)|(?:status|HTTP).{0,40}\b50[234]\b|dns error",
+    re.IGNORECASE,
+)
 
 
 def program() -> str:
@@ -29,7 +33,9 @@ def program() -> str:
     beside = Path(sys.executable).with_name("uv")
     found = shutil.which("uv") or (str(beside) if beside.exists() else None)
     if found is None:
-        raise WorkError("uv was not found", fix=f"{sys.executable} -m pip install --require-hashes -r lockfiles/tools.txt")
+        raise WorkError(
+            "uv was not found", fix=f"{sys.executable} -m pip install --require-hashes -r lockfiles/tools.txt"
+        )
     return found
 
 
@@ -82,7 +88,7 @@ def run(
 
 
 def _transient(text: str) -> bool:
-    return bool(re.search(r"error sending request|timed? ?out|connection (?:reset|refused|closed)|(?:status|HTTP).{0,40}\b50[234]\b|dns error", text, re.I))
+    return TRANSIENT.search(text) is not None
 
 
 def explained(error: WorkError, attempts: int) -> WorkError:
@@ -92,13 +98,24 @@ def explained(error: WorkError, attempts: int) -> WorkError:
     """
     text = error.what
     if _transient(text):
-        return WorkError(f"the package index did not answer in {attempts} attempts:\n{text}", fix="try again later, or work from a kit: nox -s kit -- --help")
+        return WorkError(
+            f"the package index did not answer in {attempts} attempts:\n{text}",
+            fix="try again later, or work from a kit: nox -s kit -- --help",
+        )
     gone = re.search(r"there (?:is|are) no versions? of ([\w.-]+)(==[\w.]+)?|Because ([\w.-]+) was not found", text)
     if gone:
         name = (gone[1] or gone[3]) + (gone[2] or "")
-        return WorkError(f"{name} is not on the package index (any more):\n{text}", fix="take the file from a kit: nox -s kit -- --help; or name another version in the stack file")
+        return WorkError(
+            f"{name} is not on the package index (any more):\n{text}",
+            fix="take the file from a kit: nox -s kit -- --help; or name another version in the stack file",
+        )
     if "No space left" in text:
-        return WorkError(f"the disk is full:\n{text}", fix="free space (uv cache prune), or set UV_CACHE_DIR; nothing was changed")
-    if re.search(r"hash mismatch", text, re.I):
-        return WorkError(f"a file is not the one that was locked, and was refused:\n{text}", fix="remove that file from the wheelhouse or mirror; the lock is right")
+        return WorkError(
+            f"the disk is full:\n{text}", fix="free space (uv cache prune), or set UV_CACHE_DIR; nothing was changed"
+        )
+    if re.search(r"hash mismatch", text, re.IGNORECASE):
+        return WorkError(
+            f"a file is not the one that was locked, and was refused:\n{text}",
+            fix="remove that file from the wheelhouse or mirror; the lock is right",
+        )
     return error
