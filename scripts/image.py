@@ -19,7 +19,7 @@ from scripts import cli, process
 from scripts.base_image import EPOCH
 from scripts.cache import ROOT, cache
 
-TARGETS = ("toolchain", "wheelhouse", "runtime", "doctor", "train")
+TARGETS = ("toolchain", "builder", "wheelhouse", "runtime", "doctor", "train")
 DISK_BYTES = {"toolchain": 12 << 30, "wheelhouse": 20 << 30, "runtime": 12 << 30, "doctor": 12 << 30, "train": 40 << 30}
 """Free space that a first build of the target takes at its peak; measured for the seed stack, rounded up."""
 MEMORY_BYTES = 4 << 30
