@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Table:
 class Limits:
     """All tables, by file name without suffix."""
 
-    tables: dict[str, Table]
+    tables: Mapping[str, Table]
 
     def rows(self, table: str, **versions: str) -> tuple[Row, ...]:
         """Rows of a table whose ``when`` holds for these versions; a subject that is not given does not match."""
@@ -72,10 +73,35 @@ def satisfies(version: str, specifier: str) -> bool:
         return False
 
 
+class Shipped(Mapping[str, Table]):
+    """The shipped tables, each read when it is first asked for: no host needs them all."""
+
+    def __init__(self) -> None:
+        """Read nothing yet."""
+        self._read: dict[str, Table] = {}
+
+    def __getitem__(self, name: str) -> Table:
+        """Give a table; raise KeyError where there is none of that name."""
+        if name not in self._read:
+            try:
+                text = data.read(f"limits/{name}.toml")
+            except OSError as error:
+                raise KeyError(name) from error
+            self._read[name] = parse(text, f"{name}.toml")
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the tables."""
+        return (name.removesuffix(".toml") for name in data.names("limits", ".toml"))
+
+    def __len__(self) -> int:
+        """Count of the tables."""
+        return len(data.names("limits", ".toml"))
+
+
 def load() -> Limits:
-    """Load every shipped table."""
-    files = data.names("limits", ".toml")
-    return Limits(tables={name.removesuffix(".toml"): parse(data.read(f"limits/{name}"), name) for name in files})
+    """Give the shipped tables."""
+    return Limits(tables=Shipped())
 
 
 def parse(text: str, source: str) -> Table:

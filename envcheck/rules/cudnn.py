@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 
 from envcheck.facts import Facts, LibraryCopy
-from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
+from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 
 IGNORED = ("CUDNN_INCLUDE_DIR", "CUDNN_INCLUDE_PATH", "CUDNN_LIBRARY", "CUDNN_ROOT", "CUDNN_ROOT_DIR", "CUDNN_LIB_DIR")
@@ -20,6 +20,10 @@ def needs_cudnn(facts: Facts, target: Target) -> bool:
     names = [item.name for item in facts.sources] if isinstance(facts.sources, tuple) else []
     names += [item.name for item in facts.packages] if isinstance(facts.packages, tuple) else []
     return any(name.lower().startswith(("transformer-engine", "transformerengine")) for name in names)
+
+
+def _te_is_wanted(target: Target) -> bool:
+    return subjects.wanted_component(target, "transformer-engine") is not None
 
 
 def require_need(facts: Facts, target: Target) -> None:
@@ -82,10 +86,13 @@ def cudnn_headers_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     pip = [item for item in headers if item.source == "pip"]
     torch = subjects.torch(facts)
     if pip or (torch is None and not headers):
-        yield subjects.note(
-            "builds by hand need CUDNN_PATH: cudnn.h comes with torch's cuDNN wheel, where cmake does not look",
+        by_hand = torch is not None and package(facts, "transformer-engine") is None and _te_is_wanted(target)
+        yield Finding(
+            summary="builds by hand need CUDNN_PATH: cudnn.h comes with torch's cuDNN wheel, where cmake does not look",
             found=pip[0].path if pip else "torch is not installed yet",
+            expected="CUDNN_PATH set; the plan's commands set it",
             fix=_name_header(facts, tuple(pip)),
+            severity="warning" if by_hand and facts.environment.get("CUDNN_PATH") is None else "ok",
         )
         return
     ignored = [name for name in IGNORED if subjects.variable(facts, name)]
