@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from envcheck import output
 from envcheck.errors import WorkError
@@ -72,18 +74,50 @@ def unpack(archive: Path, into: Path) -> None:
         if zipfile.is_zipfile(archive):
             _unzip(archive, into)
         else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(into, filter="data")
+            _untar(archive, into)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         what = f"{archive} could not be unpacked: {error}"
         raise WorkError(what, fix="remove it and fetch it again") from error
+
+
+def _untar(archive: Path, into: Path) -> None:
+    """Extract files, directories and links that stay inside.
+
+    tarfile's own filters came with Python 3.10.12 and 3.11.4; Debian 12 has 3.11.2.
+    """
+    root = into.resolve()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isdev():
+                _refuse(archive, member.name, into)
+            _check_place(archive, root, member.name, into)
+            if member.issym():
+                _check_place(archive, root, os.path.join(os.path.dirname(member.name), member.linkname), into)
+            if member.islnk():
+                _check_place(archive, root, member.linkname, into)
+            member.mode = (member.mode or 0o644) & 0o755 | 0o600
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            tar.extract(member, root, set_attrs=not member.issym(), numeric_owner=False, **_filter())
+
+
+def _filter() -> dict[str, Any]:
+    return {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
+def _check_place(archive: Path, root: Path, name: str, into: Path) -> None:
+    """Refuse a name that leads outside, through a link that was extracted before too."""
+    if not (root / name).resolve().is_relative_to(root):
+        _refuse(archive, name, into)
+
+
+def _refuse(archive: Path, name: str, into: Path) -> NoReturn:
+    raise WorkError(f"{archive}: {name!r} would land outside {into}", fix="do not use this archive")
 
 
 def _unzip(archive: Path, into: Path) -> None:
     root = into.resolve()
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
-            if not (root / name).resolve().is_relative_to(root):
-                msg = f"{archive}: {name!r} would land outside {into}"
-                raise WorkError(msg, fix="do not use this archive")
+            _check_place(archive, root, name, into)
         file.extractall(root)  # noqa: S202  # every name was checked above
