@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from envcheck import limits, stack
+from envcheck.codec import Unknown
 from envcheck.engine import outcomes_of
 from envcheck.facts import (
     Compiler,
@@ -50,10 +51,11 @@ def target(name: str = SEED, *, stage: Any = "launch", engine: str = "sglang", t
     return Target(stack=_stack(name), limits=_limits(), stage=stage, engine=engine, trainer=trainer)
 
 
-def toolkit(version: str = "12.4.1", path: str = "", **changes: Any) -> Toolkit:
+def toolkit(version: str | Unknown = "12.4.1", path: str = "", **changes: Any) -> Toolkit:
     """One CUDA toolkit with nvcc, the selected one unless told otherwise."""
-    home = path or f"/usr/local/cuda-{'.'.join(version.split('.')[:2])}"
-    gcc = {"12.4": 13, "12.8": 14, "13.0": 15, "11.8": 11}.get(".".join(version.split(".")[:2]), 13)
+    short = ".".join(version.split(".")[:2]) if isinstance(version, str) else "0"
+    home = path or f"/usr/local/cuda-{short}"
+    gcc = {"12.4": 13, "12.8": 14, "13.0": 15, "11.8": 11}.get(short, 13)
     given = {"nvcc": f"{home}/bin/nvcc", "ptxas": version, "headers": True, "source": "system", "selected": True}
     return Toolkit(
         path=home, version=version, **{**given, "gcc_max": gcc, "cmake": changes.get("selected", True), **changes}
@@ -66,7 +68,7 @@ def compilers(version: str = "11.4.0", **changes: Any) -> tuple[Compiler, ...]:
     return tuple(Compiler(role=r, path=p, version=version, selected=True, **changes) for r, p in roles.items())
 
 
-def compiler(role: str, path: str, version: str, **changes: Any) -> Compiler:
+def compiler(role: str, path: str, version: str | Unknown, **changes: Any) -> Compiler:
     """One compiler that a build takes in a role."""
     return Compiler(role=role, path=path, version=version, **{"selected": True, **changes})
 
