@@ -78,7 +78,7 @@ def gpu(name: str = "NVIDIA H100 80GB HBM3", capability: str = "9.0", gigabytes:
     return Gpu(name=name, compute_capability=capability, memory_bytes=gigabytes << 30)
 
 
-def driver(version: str = DRIVER, cuda: str = "12.4", **changes: Any) -> Driver:
+def driver(version: str | Unknown = DRIVER, cuda: str = "12.4", **changes: Any) -> Driver:
     """A driver in one piece."""
     place = "/usr/lib/x86_64-linux-gnu"
     libraries = tuple(
