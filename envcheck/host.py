@@ -115,7 +115,7 @@ class LocalHost:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading bytes at any offset."""
-        return open(path, "rb")  # the caller closes it
+        return open(path, "rb", opener=_without_waiting)  # the caller closes it
 
     def glob(self, pattern: str) -> list[str]:
         """Sorted paths that match."""
@@ -165,6 +165,11 @@ def _rest(descriptor: int, limit: int) -> bytes:
         parts.append(part)
         limit -= len(part)
     return b"".join(parts)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO that nobody writes to would make a plain open wait for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _existing(path: str) -> str:

@@ -103,6 +103,5 @@ def demangled(symbol: str) -> str:
 
 def _constructors(text: str) -> str:
     """Write ``c10::Error::{base ctor}`` as ``c10::Error::Error``."""
-    return re.sub(
-        r"(\w+)::\{(?:base|complete) (c|d)tor\}", lambda m: f"{m[1]}::{'~' if m[2] == 'd' else ''}{m[1]}", text
-    )
+    text = re.sub(r"(\w+)::\{(?:base |complete )?ctor\}", r"\1::\1", text)
+    return re.sub(r"(\w+)::\{(?:base |complete |deleting )?dtor\}", r"\1::~\1", text)

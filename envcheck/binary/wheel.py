@@ -266,11 +266,11 @@ class _Contents:
                 return
 
     def _of_archs(self) -> Iterator[Finding]:
-        """GPU architectures against those asked for; ``9.0a`` serves for 9.0."""
+        """GPU architectures against those asked for; ``9.0a`` serves for 9.0, ``9.0+PTX`` asks for 9.0 and its PTX."""
         if not self._wanted.archs:
             return
         found = set(_union(self._files, self._archive.members))
-        asked = set(self._wanted.archs)
+        asked = {part for arch in self._wanted.archs for part in (arch, arch.removesuffix("+PTX"))}
         missing = {arch for arch in asked if arch not in found and f"{arch}a" not in found}
         shown = ", ".join(sorted(found)) or "no GPU code"
         if missing:
