@@ -146,9 +146,10 @@ def sgl_kernel_differs(facts: Facts, target: Target) -> Iterator[Finding]:
     have = subjects.versions(facts)
     for row, subject in subjects.broken(target, "sgl-kernel", have):
         if subject == "torch":
+            kernel = next(iter(row.when))
             yield Finding(
-                summary=f"{name} {have[name]} was built with torch {row.need['torch']}, installed is {have['torch']}",
-                found=f"{name} {have[name]}, torch {have['torch']}",
+                summary=f"{kernel} {have[kernel]} was built with torch {row.need['torch']}, installed is {have['torch']}",
+                found=f"{kernel} {have[kernel]}, torch {have['torch']}",
                 expected=f"torch {row.need['torch']}",
                 fix=(remedy.locked(target),),
                 sources=(row.source,),
