@@ -14,7 +14,7 @@ from envcheck import stack as stacks
 from envcheck.codec import Unknown
 from envcheck.errors import WorkError
 from envcheck.host import LocalHost
-from scripts import cli, files
+from scripts import cli, files, wheelhouse_store
 from scripts.cache import ROOT
 
 LOCKS = ROOT / "lockfiles"
@@ -36,12 +36,8 @@ def packages(python: str) -> dict[str, str]:
 
 def receipts(houses: Iterable[Path]) -> dict[str, str]:
     """Component -> wheel key, from the receipts beside the wheels."""
-    found: dict[str, str] = {}
-    for house in houses:
-        for path in sorted(house.rglob("*receipt*.json")):
-            receipt = json.loads(path.read_text(encoding="utf-8"))
-            found[f"wheel:{receipt['component']}"] = receipt["key"]
-    return found
+    found = (entry for house in houses for entry in wheelhouse_store.entries(house))
+    return {f"wheel:{entry.receipt['inputs']['component']}": entry.key for entry in found}
 
 
 def sources(stack: stacks.Stack, engine: str, trainer: str) -> dict[str, str]:
