@@ -23,7 +23,8 @@ TIMEOUT_SECONDS = 540.0
 RETRIES = 3
 PAUSE_SECONDS = 2.0
 TRANSIENT = re.compile(
-    r"error sending request|timed? ?out|connection (?:reset|refused|closed)|(?:status|HTTP).{0,40}\b50[234]\b|dns error",
+    r"error sending request|timed? ?out|connection (?:reset|refused|closed)|dns error"
+    r"|(?:status|HTTP).{0,40}\b50[234]\b",
     re.IGNORECASE,
 )
 
