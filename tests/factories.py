@@ -224,6 +224,7 @@ def healthy(**changes: Any) -> Facts:
 def lts(**changes: Any) -> Facts:
     """The same node with Python 3.12 and the lts stack."""
     given: dict[str, Any] = {
+        "environment": {"HOME": "/home/me", "PATH": f"{VENV}/bin:/usr/local/cuda-12.4/bin:/usr/bin"},
         "python": python("3.12.3"),
         "packages": lts_packages(),
         "cudnn": copies("cudnn", "9.8.0.87", "3.12"),

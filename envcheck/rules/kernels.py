@@ -148,7 +148,7 @@ def sgl_kernel_differs(facts: Facts, target: Target) -> Iterator[Finding]:
         if subject == "torch":
             kernel = next(iter(row.when))
             yield Finding(
-                summary=f"{kernel} {have[kernel]} was built with torch {row.need['torch']}, installed is {have['torch']}",
+                summary=f"{kernel} {have[kernel]} is built for torch {row.need['torch']}, installed is {have['torch']}",
                 found=f"{kernel} {have[kernel]}, torch {have['torch']}",
                 expected=f"torch {row.need['torch']}",
                 fix=(remedy.locked(target),),
