@@ -16,7 +16,8 @@ LABEL = re.compile(r"(?:cu(?P<cuda>\d+)\.?)?torch(?P<torch>\d+\.\d+)(?:cxx11abi(
 PLAIN_LABEL = re.compile(r"cu(?P<cuda>\d{2,3})\b")
 PRIVATE = re.compile(r"\.nv\d|\d(a|b|rc)\d|\.dev\d|\+git")
 SESSIONS = {"transformer-engine": "te", "transformer-engine-torch": "te", "flashinfer-python": "flashinfer"}
-SELF_COMPILED = {"flashinfer-python", "deep-gemm"}
+COMPILED_FROM_INDEX = {"flash-attn", "transformer-engine-torch", "causal-conv1d", "xformers"}
+"""Packages whose source is on the package index; the others can only be taken as wheels or from git."""
 
 
 def torch(facts: Facts) -> Package:
@@ -135,8 +136,9 @@ def replacement(facts: Facts, target: Target, item: Package) -> tuple[Fix, ...]:
         ways.append(
             remedy.locked(target, f"Install the stack's own pair: torch {wanted.version}, {item.name} {pinned.version}")
         )
-    ways.append(_own_build(facts, item, text))
-    return tuple(ways)
+    if item.name in COMPILED_FROM_INDEX:
+        ways.append(_own_build(facts, item, text))
+    return tuple(ways) or (Fix(text=f"Install a release of {item.name} that was built for torch {text}"),)
 
 
 def build(target: Target, name: str, text: str) -> Fix:
