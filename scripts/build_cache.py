@@ -94,7 +94,7 @@ def counts(found: CompilerCache | None) -> Counts:
     """Read hits and misses so far; zero where the cache does not say."""
     if found is None or found.kind != "ccache":
         return Counts(hits=0, misses=0)
-    import os  # noqa: PLC0415  # only here
+    import os  # only here
 
     try:
         text = process.output(

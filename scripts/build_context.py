@@ -21,7 +21,21 @@ from envcheck.stack import Component, Recipe, Stack
 from scripts import toolchain
 
 KEYS = frozenset(
-    "os environment resources python packages toolkits cudnn nccl compilers tools gpus driver sources".split()
+    [
+        "os",
+        "environment",
+        "resources",
+        "python",
+        "packages",
+        "toolkits",
+        "cudnn",
+        "nccl",
+        "compilers",
+        "tools",
+        "gpus",
+        "driver",
+        "sources",
+    ]
 )
 BEFORE = frozenset({"environment", "toolkits", "compilers"})
 """What a build environment changes."""
@@ -126,9 +140,7 @@ def _chosen(stack: Stack, wishes: Wishes, *, compiles: bool) -> tuple[Facts, Cho
     compilers = {"CC": choices.cc, "CXX": choices.cxx, "CUDAHOSTCXX": choices.cxx}
     environ |= {name: path for name, path in compilers.items() if path}
     seen = collect(LocalHost(environ=environ), python=wishes.python, only=BEFORE | {"python"})
-    facts = dataclasses.replace(
-        facts, environment=seen.environment, toolkits=seen.toolkits, compilers=seen.compilers
-    )
+    facts = dataclasses.replace(facts, environment=seen.environment, toolkits=seen.toolkits, compilers=seen.compilers)
     return facts, chooser.choose(facts, stack)
 
 
@@ -139,7 +151,7 @@ def _provisioned(stack: Stack) -> str | None:
 
 def preflight(context: Context, *, force: Sequence[str] = ()) -> list[Outcome]:
     """Judge by the rules that this step needs, less those that were overridden; give all outcomes."""
-    from envcheck.rules import RULES  # noqa: PLC0415  # 50 modules, needed only here
+    from envcheck.rules import RULES  # 50 modules, needed only here
 
     known = {rule.id: rule for rule in RULES}
     unknown = [rule_id for rule_id in force if rule_id not in context.recipe.preflight]

@@ -64,7 +64,9 @@ def _macro(lines: list[str]) -> str:
 
 
 def _error(what: str) -> str:
-    return f'    TORCH_CHECK(false, "this slim flash-attn was built without kernels for {what}; nox -s build-flash-attn");'
+    return (
+        f'    TORCH_CHECK(false, "this slim flash-attn was built without kernels for {what}; nox -s build-flash-attn");'
+    )
 
 
 def _dtype_switch(kinds: list[str]) -> str:

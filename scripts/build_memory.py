@@ -62,7 +62,7 @@ class Meter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Meter:  # noqa: PYI034  # typing.Self comes with Python 3.11
         """Start sampling."""
         self._thread.start()
         return self

@@ -57,19 +57,23 @@ def clock(seconds: float) -> str:
 class View:
     """Shows a build while it runs: a bar on a terminal, else a line when something changed, at most every 30 s."""
 
-    def __init__(self, title: str, *, planned: float, memory: Callable[[], int], console: Console | None = None) -> None:
+    def __init__(
+        self, title: str, *, planned: float, memory: Callable[[], int], console: Console | None = None
+    ) -> None:
         """Take the title, the planned seconds, and how to read the memory that the build uses now."""
         self.title = title
         self.planned = planned
         self.memory = memory
         self.console = console or Console(stderr=True)
         self.started = time.monotonic()
+        self.phase = self.started
+        """When ninja began to count: a build can start it several times."""
         self.step: Step | None = None
         self._said = 0.0
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> View:  # noqa: PYI034  # typing.Self comes with Python 3.11
         """Start the live view where there is a terminal."""
         if self.console.is_terminal:
             self._progress = Progress(
@@ -96,9 +100,13 @@ class View:
         step = parse(text)
         if step is None:
             return
+        now = time.monotonic()
+        if self.step is None or step.total != self.step.total or step.done < self.step.done:
+            self.phase = now
         self.step = step
-        elapsed = time.monotonic() - self.started
-        rest = f"ETA {clock(remaining(step, elapsed, self.planned))}  {self.memory() / 2**30:.1f} GiB  {step.what}"
+        elapsed = now - self.started
+        left = remaining(step, now - self.phase, self.planned - (self.phase - self.started))
+        rest = f"ETA {clock(left)}  {self.memory() / 2**30:.1f} GiB  {step.what}"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step.done, total=step.total, rest=rest)
         elif step.done in {1, step.total} or elapsed - self._said >= PLAIN_SECONDS:

@@ -24,12 +24,30 @@ from scripts.files import write
 CANONICAL = Path("/tmp/envcheck-build")  # noqa: S108  # a name for a mount of its own, nothing is written there
 BUILD_SECONDS = 24 * 3600
 MARK = ".envcheck-build"
-KILLED = re.compile(r"died due to signal 9|Killed signal terminated program|^Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)")
-DROPPED = (
-    "CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH LD_PRELOAD NVCC_APPEND_FLAGS NVCC_PREPEND_FLAGS CFLAGS "
-    "CXXFLAGS CPPFLAGS LDFLAGS PYTHONPATH PYTHONHOME MAKEFLAGS CMAKE_GENERATOR CMAKE_PREFIX_PATH CUDA_PATH "
-    "VIRTUAL_ENV CONDA_PREFIX"
-).split()
+KILLED = re.compile(
+    r"died due to signal 9|Killed signal terminated program|^Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)"
+)
+DROPPED = [
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "LIBRARY_PATH",
+    "LD_PRELOAD",
+    "NVCC_APPEND_FLAGS",
+    "NVCC_PREPEND_FLAGS",
+    "CFLAGS",
+    "CXXFLAGS",
+    "CPPFLAGS",
+    "LDFLAGS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "MAKEFLAGS",
+    "CMAKE_GENERATOR",
+    "CMAKE_PREFIX_PATH",
+    "CUDA_PATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +131,9 @@ def maps(context: Context, seen: Path) -> list[str]:
     return [f"-ffile-prefix-map={old}={new}" for old, new in pairs]
 
 
-def environment(context: Context, overlay: Path, seen: Path, cached: build_cache.CompilerCache | None) -> dict[str, str]:
+def environment(
+    context: Context, overlay: Path, seen: Path, cached: build_cache.CompilerCache | None
+) -> dict[str, str]:
     """Give everything that the build sets beside the host's own environment."""
     recipe = build_context.environment(context)
     home = context.choices.cuda_home
@@ -149,19 +169,19 @@ def command(context: Context, out: Path) -> list[str]:
     return [context.python, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), "."]
 
 
-def run(context: Context, *, key: str, tree: Path, log: Path) -> Made:
+def run(context: Context, *, tree: Path, log: Path) -> Made:
     """Build; when the kernel kills a compiler, say so and try once more with half the jobs."""
     try:
-        return _once(context, key=key, tree=tree, log=log)
+        return _once(context, tree=tree, log=log)
     except KilledError as error:
         if context.jobs == 1:
             raise
         half = max(1, context.jobs // 2)
         print(f"{error.what}\ntrying once more with {half} instead of {context.jobs} jobs", flush=True)
-        return _once(context.with_jobs(half), key=key, tree=tree, log=log)
+        return _once(context.with_jobs(half), tree=tree, log=log)
 
 
-def _once(context: Context, *, key: str, tree: Path, log: Path) -> Made:
+def _once(context: Context, *, tree: Path, log: Path) -> Made:
     recipe = context.recipe
     abi = getattr(context.facts.python, "abi", "")
     overlay = build_tools.overlay(context.stack, recipe.requires, python=context.python, abi=str(abi))
@@ -226,7 +246,9 @@ def failure(context: Context, done: process.Done, log: Path) -> WorkError:
     what = f"building {context.component.name} {context.component.version} ended with exit code {done.returncode}"
     if done.killed or any(KILLED.search(line) for line in text.splitlines()[-400:]):
         gib = context.recipe.memory_per_job_bytes / 2**30
-        memory = f"the kernel killed a compiler for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
+        memory = (
+            f"the kernel killed a compiler for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
+        )
         return KilledError(f"{what}: {memory}", fix=f"give it more memory, or --jobs 1; the log is {log}")
     cause = _explained(log)
     last = "\n".join(f"    {line}" for line in done.tail[-15:])
@@ -235,7 +257,7 @@ def failure(context: Context, done: process.Done, log: Path) -> WorkError:
 
 def _explained(log: Path) -> str:
     """Give the cause as ``envcheck explain`` names it; empty where it knows none."""
-    from envcheck.explain import explain  # noqa: PLC0415  # only after a failure
+    from envcheck.explain import explain  # only after a failure
 
     with log.open("rb") as file:
         matches = explain(file).matches

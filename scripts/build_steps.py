@@ -62,7 +62,9 @@ def build(context: Context, order: Order) -> Entry:
     outcomes = build_context.preflight(context, force=order.force)
     why = build_context.refusal(outcomes)
     if why:
-        raise WorkError(f"{context.component.name} is not built, the host is not ready:\n{why}", fix="then run it again")
+        raise WorkError(
+            f"{context.component.name} is not built, the host is not ready:\n{why}", fix="then run it again"
+        )
     tree = build_run.tree_of(_tree_name(context))
     with locked(tree.with_name(f".{tree.name}.lock"), what=f"building {context.component.name}"):
         # A run that held the lock may have built it meanwhile.
@@ -86,7 +88,7 @@ def _build(context: Context, order: Order, inputs: Inputs, tree: Path) -> Entry:
         build_flash_attn.slim(tree, order.variant)
     log = cache("logs", f"{context.component.name}-{started:%Y%m%d-%H%M%S}.log")
     print(_opening(context, inputs, log, resumed=resumed), flush=True)
-    made = build_run.run(context, key=inputs.key, tree=tree, log=log)
+    made = build_run.run(context, tree=tree, log=log)
     build_wheel.check_name(made.wheel, context.component.distribution, context.component.version)
     wheel = build_wheel.normalise(made.wheel, tree.with_name(f"{tree.name}.done"), epoch=build_run.epoch_of(context))
     verification = build_verify.verify(context, wheel)
@@ -107,10 +109,9 @@ def _opening(context: Context, inputs: Inputs, log: Path, *, resumed: bool) -> s
 
 def _closing(entry: Entry, made: build_run.Made) -> str:
     cached = f", compiler cache {made.hits} of {made.hits + made.misses}" if made.hits + made.misses else ""
-    return (
-        f"{entry.wheel}\n  {entry.size / 1e6:.1f} MB in {made.seconds:.0f} s, peak memory {made.peak_bytes / 2**30:.1f} GiB"
-        f" ({made.peak_of_one_bytes / 2**30:.1f} GiB one process){cached}\n  sha256 {entry.sha256}"
-    )
+    memory = f"peak memory {made.peak_bytes / 2**30:.1f} GiB ({made.peak_of_one_bytes / 2**30:.1f} GiB one process)"
+    took = f"{entry.size / 1e6:.1f} MB in {made.seconds:.0f} s, {memory}{cached}"
+    return f"{entry.wheel}\n  {took}\n  sha256 {entry.sha256}"
 
 
 def _receipt(

@@ -16,7 +16,7 @@ from scripts.cache import cache
 
 
 def verify(context: Context, wheel: Path) -> dict[str, Any]:
-    """Check a wheel against torch, the architectures and the C library of the context; raise WorkError where it lies."""
+    """Check a wheel against torch, architectures and C library of the context; raise WorkError where it lies."""
     started = time.monotonic()
     findings = wheels.verify(wheel, **asked(context))
     errors = [item for item in findings if item.severity == "error"]
@@ -48,7 +48,9 @@ def asked(context: Context) -> dict[str, Any]:
         return out
     out["cxx11_abi"] = context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None
     out["archs"] = context.choices.archs if recipe.archs_variable else ()
-    out["torch_libs"] = next((path / "torch/lib" for path in site_packages(context) if (path / "torch/lib").is_dir()), None)
+    out["torch_libs"] = next(
+        (path / "torch/lib" for path in site_packages(context) if (path / "torch/lib").is_dir()), None
+    )
     return out
 
 

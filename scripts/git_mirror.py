@@ -83,7 +83,9 @@ def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Pa
                 return own
             looked.append(f"{url} gave something else")
     what = f"commit {commit} was not to be had:\n  " + "\n  ".join(looked)
-    raise WorkError(what, fix=f"name a directory with a mirror: --source DIR (as DIR/{'/'.join(owner_and_name(urls[0]))}.git)")
+    raise WorkError(
+        what, fix=f"name a directory with a mirror: --source DIR (as DIR/{'/'.join(owner_and_name(urls[0]))}.git)"
+    )
 
 
 def submodules_of(repository: Path, commit: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Git's hashes computed from files: proof that a tree is the pinned one, whoever delivered it and with or without git."""
+"""Git's hashes computed from files: proof that a tree is the pinned one, whoever delivered it, without git."""
 
 from __future__ import annotations
 

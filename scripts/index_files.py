@@ -40,7 +40,7 @@ def simple_url() -> str:
 
 
 def _configured() -> str | None:
-    import sys  # noqa: PLC0415  # only where no variable names the index
+    import sys  # only where no variable names the index
 
     try:
         text = process.output([sys.executable, "-m", "pip", "config", "list"], timeout=30)
@@ -52,7 +52,7 @@ def _configured() -> str | None:
 
 def _default() -> str:
     try:
-        from pip._internal.models.index import PyPI  # noqa: PLC0415  # pip alone knows it; not every tool has pip
+        from pip._internal.models.index import PyPI  # pip alone knows it; not every tool has pip
     except ImportError as error:
         raise WorkError("no package index is configured", fix="set PIP_INDEX_URL") from error
     return str(PyPI.simple_url)

@@ -138,7 +138,7 @@ def _sdist(item: Component) -> Source:
 
 
 def _git(stack: Stack, item: Component) -> Source:
-    from scripts.sources import patch_bytes, submodule_urls  # noqa: PLC0415  # sources uses this module
+    from scripts.sources import patch_bytes, submodule_urls  # sources uses this module
 
     origin = item.origin
     urls = submodule_urls(item) if origin.submodules else {}
@@ -177,8 +177,22 @@ def render(sources: Sources) -> str:
 
 
 def _rows(item: Source) -> list[str]:
-    names = ("name", "version", "kind", "distribution", "file", "size", "sha256", "url", "mirrors", "tag")
-    names += ("commit", "tree", "licence", "reason")
+    names = [
+        "name",
+        "version",
+        "kind",
+        "distribution",
+        "file",
+        "size",
+        "sha256",
+        "url",
+        "mirrors",
+        "tag",
+        "commit",
+        "tree",
+        "licence",
+        "reason",
+    ]
     return _pairs(**{name: getattr(item, name) for name in names})
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
+from envcheck.stack import Range
 from scripts import cli, download, process, toolchain_layout, toolchain_pin, toolchain_pins, toolchain_verify
 from scripts.cache import cache, locked
 from scripts.files import replacing, write
@@ -69,17 +70,17 @@ def source_of(asked: str, mirror: str | None) -> SourceName:
     return "redist"
 
 
-def provision(kind: SourceName, *, mirror: str | None, prefix: Path, keep: bool) -> None:
-    """Make the toolkit at ``prefix``: download, check, unpack, compile a kernel; the old one stays until all is well."""
+def provision(kind: SourceName, gcc: Range, *, mirror: str | None, prefix: Path, keep: bool) -> None:
+    """Make the toolkit at ``prefix``: download, check, unpack, compile; the old one stays until all is well."""
     pins = toolchain_pins.load(kind)
     _supported(prefix, pins)
-    cxx, _ = host_cxx(stacks.load().gcc)
+    cxx, _ = host_cxx(gcc)
     files = _download(pins, mirrors(kind, mirror, pins))
     with replacing(prefix) as work:
         for archive, file in zip(pins.archive, files, strict=True):
             print(f"unpacking {archive.name} {archive.version}", flush=True)
             toolchain_layout.unpack(kind, archive, file, work)
-        toolchain_layout.finish(work)
+        toolchain_layout.finish(work, toolchain_layout.host_glibc())
         found = toolchain_verify.nvcc_version(work)
         if found != pins.nvcc:
             raise WorkError(f"nvcc {pins.nvcc} was pinned, the archives hold {found}", fix="pin the archives anew")
@@ -131,10 +132,10 @@ def _record(prefix: Path, pins: Pins, proof: toolchain_verify.Proof) -> None:
     write(prefix / toolchain_verify.MANIFEST, json.dumps(toolchain_verify.manifest(prefix), indent=0) + "\n")
 
 
-def verify(prefix: Path) -> str:
+def verify(prefix: Path, gcc_range: Range) -> str:
     """Check an existing toolkit by hash, by compiling and, with a GPU, by running; give one line that says so."""
     count = toolchain_verify.check_files(prefix)
-    cxx, gcc = host_cxx(stacks.load().gcc)
+    cxx, gcc = host_cxx(gcc_range)
     proof = toolchain_verify.compiles(prefix, cxx)
     gpu = "ran a kernel on the GPU" if proof.ran_on_gpu else "no GPU here, nothing was run"
     return f"{prefix}: nvcc {proof.nvcc}, {count} files as recorded, compiled with g++ {gcc} for {proof.archs}; {gpu}"
@@ -143,7 +144,10 @@ def verify(prefix: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     out = argparse.ArgumentParser(prog="python -m scripts.toolchain", description=__doc__)
-    out.add_argument("--from", dest="source", choices=("auto", *SOURCES), default="auto", help="where archives come from")
+    out.add_argument("--stack", default=stacks.DEFAULT_STACK, help="whose range of host compilers counts")
+    out.add_argument(
+        "--from", dest="source", choices=("auto", *SOURCES), default="auto", help="where archives come from"
+    )
     out.add_argument("--mirror", metavar="URL", help="a Debian mirror, or a copy of the vendor's redistributables")
     out.add_argument("--prefix", type=Path, help="where to make it (default: the project's cache)")
     out.add_argument("--verify", action="store_true", help="only check the one that exists")
@@ -156,9 +160,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Provision, verify or pin, as the arguments say."""
     options = parser().parse_args(argv)
-    prefix: Path = (options.prefix or prefix_of()).absolute()
+    stack = stacks.load(options.stack)
+    if stack.cuda.default != toolchain_pin.CUDA:
+        what = f"the pinned archives are CUDA {toolchain_pin.CUDA}, {stack.name} wants {stack.cuda.default}"
+        raise WorkError(what, fix="install that CUDA from the vendor and set CUDA_HOME")
+    prefix, gcc = (options.prefix or prefix_of()).absolute(), stack.gcc
     if options.verify:
-        print(verify(prefix))
+        print(verify(prefix, gcc))
         return 0
     kind = source_of(options.source, options.mirror)
     if options.pin:
@@ -167,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (prefix / RECORD).exists() and not options.force:
             print(f"{prefix} is there already (--verify checks it, --force makes it anew)")
         else:
-            provision(kind, mirror=options.mirror, prefix=prefix, keep=options.keep_archives)
+            provision(kind, gcc, mirror=options.mirror, prefix=prefix, keep=options.keep_archives)
             print(f"CUDA_HOME={prefix}")
     return 0
 

@@ -28,11 +28,16 @@ PROFILE = """\
 TOP                = $(_HERE_)/..
 NVVMIR_LIBRARY_DIR = $(TOP)/nvvm/libdevice
 PATH              += $(TOP)/nvvm/bin:$(_HERE_):
-INCLUDES          += "-I$(TOP)/targets/x86_64-linux/include" $(_SPACE_)
+INCLUDES          += {includes} $(_SPACE_)
 LIBRARIES         =+ $(_SPACE_) "-L$(TOP)/targets/x86_64-linux/lib/stubs" "-L$(TOP)/targets/x86_64-linux/lib"
 CUDAFE_FLAGS      +=
 PTXAS_FLAGS       +=
 """
+
+HEADERS = "$(TOP)/targets/x86_64-linux/include"
+GLIBC_WITH_OTHER_MATH = (2, 41)
+"""From here on the C library declares cospi() and others with an exception specification that CUDA 12.4's headers
+contradict; as system headers they are let pass."""
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER_BYTES = 60
@@ -147,14 +152,30 @@ def _link(path: Path, target: str, root: Path) -> None:
         path.symlink_to(target)
 
 
-def finish(prefix: Path) -> None:
+def profile(glibc: tuple[int, ...]) -> str:
+    """Write nvcc.profile for a host with this C library."""
+    system = f' "-isystem" "{HEADERS}"' if glibc >= GLIBC_WITH_OTHER_MATH else ""
+    return PROFILE.format(includes=f'"-I{HEADERS}"{system}')
+
+
+def host_glibc() -> tuple[int, ...]:
+    """Ask for the C library's version: ``glibc 2.36``; empty where it is another."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return ()
+    parts = version.split(".")
+    return tuple(map(int, parts)) if name == "glibc" and all(part.isdecimal() for part in parts) else ()
+
+
+def finish(prefix: Path, glibc: tuple[int, ...]) -> None:
     """Add the links and the profile that make a CUDA_HOME of the unpacked files; drop links that lead nowhere."""
     for name, target in LINKS.items():
         path = prefix / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.path.lexists(path):
             path.symlink_to(target)
-    (prefix / "bin/nvcc.profile").write_text(PROFILE, encoding="ascii")
+    (prefix / "bin/nvcc.profile").write_text(profile(glibc), encoding="ascii")
     for path in sorted(prefix.rglob("*")):
         if path.is_symlink() and not path.exists():
             path.unlink()

@@ -1,4 +1,4 @@
-"""Make the pins: from Debian's signed package index (a private apt, the host's is untouched) or the vendor's manifest."""
+"""Make the pins: from Debian's signed package index, by a private apt, or from the vendor's manifest."""
 
 from __future__ import annotations
 
@@ -16,19 +16,62 @@ from scripts.toolchain_pins import Archive, Pins
 
 CUDA = "12.4"
 DEBIAN_RELEASE = "trixie"
-DEBIAN_PACKAGES = (
-    "nvidia-cuda-toolkit nvidia-cuda-dev nvidia-profiler libcudart12 libaccinj64-12.4 libcuinj64-12.4 libnvrtc12 "
-    "libnvrtc-builtins12.4 libnvtoolsext1 libnvvm4 libcublas12 libcublaslt12 libnvblas12 libcufft11 libcufftw11 "
-    "libcurand10 libcusolver11 libcusolvermg11 libcusparse12 libnvfatbin12 libnvjitlink12 libnvjpeg12 libcupti-dev "
-    "libcupti12 libnvidia-ml-dev libcu++-dev libcub-dev libthrust-dev"
-).split()
+DEBIAN_PACKAGES = [
+    "nvidia-cuda-toolkit",
+    "nvidia-cuda-dev",
+    "nvidia-profiler",
+    "libcudart12",
+    "libaccinj64-12.4",
+    "libcuinj64-12.4",
+    "libnvrtc12",
+    "libnvrtc-builtins12.4",
+    "libnvtoolsext1",
+    "libnvvm4",
+    "libcublas12",
+    "libcublaslt12",
+    "libnvblas12",
+    "libcufft11",
+    "libcufftw11",
+    "libcurand10",
+    "libcusolver11",
+    "libcusolvermg11",
+    "libcusparse12",
+    "libnvfatbin12",
+    "libnvjitlink12",
+    "libnvjpeg12",
+    "libcupti-dev",
+    "libcupti12",
+    "libnvidia-ml-dev",
+    "libcu++-dev",
+    "libcub-dev",
+    "libthrust-dev",
+]
 REDIST_RELEASE = "12.4.1"
 REDIST_BASE = "https://developer.download.nvidia.com/compute/cuda/redist/"
-REDIST_COMPONENTS = (
-    "cuda_cccl cuda_cudart cuda_cuobjdump cuda_cupti cuda_cuxxfilt cuda_nvcc cuda_nvdisasm cuda_nvml_dev cuda_nvprof "
-    "cuda_nvprune cuda_nvrtc cuda_nvtx cuda_profiler_api cuda_sanitizer_api libcublas libcufft libcurand libcusolver "
-    "libcusparse libnvfatbin libnvjitlink libnvjpeg"
-).split()
+REDIST_COMPONENTS = [
+    "cuda_cccl",
+    "cuda_cudart",
+    "cuda_cuobjdump",
+    "cuda_cupti",
+    "cuda_cuxxfilt",
+    "cuda_nvcc",
+    "cuda_nvdisasm",
+    "cuda_nvml_dev",
+    "cuda_nvprof",
+    "cuda_nvprune",
+    "cuda_nvrtc",
+    "cuda_nvtx",
+    "cuda_profiler_api",
+    "cuda_sanitizer_api",
+    "libcublas",
+    "libcufft",
+    "libcurand",
+    "libcusolver",
+    "libcusparse",
+    "libnvfatbin",
+    "libnvjitlink",
+    "libnvjpeg",
+]
 REDIST_PLATFORM = "linux-x86_64"
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/etc/apt/trusted.gpg.d/debian-archive-keyring.gpg")
 

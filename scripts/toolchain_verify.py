@@ -74,7 +74,9 @@ def check_files(prefix: Path) -> int:
     try:
         wanted: dict[str, str] = json.loads((prefix / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WorkError(f"{prefix} has no readable manifest: {error}", fix=f"remove {prefix} and run it again") from error
+        raise WorkError(
+            f"{prefix} has no readable manifest: {error}", fix=f"remove {prefix} and run it again"
+        ) from error
     found = manifest(prefix)
     wrong = sorted({name for name in {*wanted, *found} if wanted.get(name) != found.get(name)})
     if wrong:

@@ -39,7 +39,7 @@ class FileSystem(Protocol):
 def connect(url: str) -> tuple[FileSystem, str]:
     """Give the file system and the path that a URL names; say what to install where fsspec or a backend is absent."""
     try:
-        import fsspec  # noqa: PLC0415  # optional
+        import fsspec  # optional
     except ImportError as error:
         raise WorkError("push and pull need fsspec", fix="pip install fsspec (and s3fs for s3://)") from error
     try:

@@ -113,8 +113,12 @@ def put(root: Path, key: str, wheel: Path, receipt: Mapping[str, Any]) -> Entry:
 def _unwritable(root: Path, wheel: Path, error: OSError) -> WorkError:
     kept = f"the wheel is kept at {wheel}"
     if error.errno == errno.ENOSPC:
-        return WorkError(f"the wheelhouse {root} is full; {kept}", fix="nox -s wheelhouse -- prune, or --wheelhouse DIR")
-    return WorkError(f"the wheelhouse {root} cannot be written: {error.strerror}; {kept}", fix="name another: --wheelhouse")
+        return WorkError(
+            f"the wheelhouse {root} is full; {kept}", fix="nox -s wheelhouse -- prune, or --wheelhouse DIR"
+        )
+    return WorkError(
+        f"the wheelhouse {root} cannot be written: {error.strerror}; {kept}", fix="name another: --wheelhouse"
+    )
 
 
 def _described(wheel: Path) -> dict[str, Any]:
