@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,17 +30,6 @@ class Run:
         """Steps that carry training metrics, in order."""
         found = {step for name, series in self.metrics.items() if not name.startswith("val") for step in series}
         return tuple(sorted(found))
-
-    def series(self, names: tuple[str, ...]) -> tuple[str, Mapping[int, float]] | None:
-        """Give the first of these metrics that the run has, and its values by step."""
-        for name in names:
-            if self.metrics.get(name):
-                return name, self.metrics[name]
-        return None
-
-    def not_finite(self, name: str) -> list[int]:
-        """Steps at which a metric is NaN or infinite."""
-        return sorted(step for step, value in self.metrics.get(name, {}).items() if not math.isfinite(value))
 
     def end(self) -> str:
         """Say how the run ended, in words."""
