@@ -56,20 +56,19 @@ def run(timeout: str, *argv: str) -> bytes:
     found = shutil.which(argv[0])
     if found is None:
         raise FileNotFoundError(2, "not found on PATH", argv[0])
-    process = subprocess.Popen(  # noqa: UP022, RUF100  # capture_output came with 3.7
+    with subprocess.Popen(
         [found, *argv[1:]],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=variables,
         start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=float(timeout))
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
-        raise TimeoutError(110, f"did not answer within {timeout} s", argv[0]) from None
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=float(timeout))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise TimeoutError(110, f"did not answer within {timeout} s", argv[0]) from None
     return f"{process.returncode} {len(out)}\n".encode() + out + err
 
 

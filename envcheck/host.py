@@ -7,7 +7,7 @@ import glob as globbing
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from envcheck.record import dataclass, field
 from envcheck.running import Completed, Finished, Pending, Running
@@ -185,7 +185,8 @@ class RecordedHost:
     """A host made of recorded files and command outputs; a command that was not recorded is not found."""
 
     files: Mapping[str, str | bytes] = field(default_factory=dict)
-    commands: Mapping[tuple[str, ...], Completed] = field(default_factory=dict)
+    commands: Mapping[Any, Completed] = field(default_factory=dict)
+    """Argument list, as a tuple -> what it gave."""
     environ: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[tuple[str, str], bytes] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from envcheck.running import Finished
 ENGINES = ("docker", "podman", "nerdctl")
 START_SECONDS = 90.0
 ANSWER_SECONDS = 30.0
+END_SECONDS = 10.0
 BUFFER_BYTES = 256 << 10
 LAUNCHER = """
 for p in python3 python /usr/local/bin/python3 /usr/bin/python3 /opt/conda/bin/python; do
@@ -78,7 +79,7 @@ class ContainerHost:
         with contextlib.suppress(OSError):
             cast("BinaryIO", self._process.stdin).close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

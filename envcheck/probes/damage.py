@@ -23,7 +23,7 @@ def of_metadata(  # noqa: PLR0913, PLR0917  # the parts of one dist-info
     if entry.endswith(".dist-info"):
         if "METADATA" not in inside:
             found.append("METADATA is missing")
-        elif not head:
+        elif not head.strip():
             found.append("METADATA is empty or cannot be read")
         if "RECORD" not in inside and not site.startswith(MANAGED) and installer not in {"debian", "conda", "rpm"}:
             found.append("RECORD is missing")
@@ -33,7 +33,8 @@ def of_metadata(  # noqa: PLR0913, PLR0917  # the parts of one dist-info
 def leftovers(names: list[str], groups: Iterable[str]) -> Iterator[Package]:
     """Find what an interrupted pip left behind: it renames ``torch`` to ``~orch`` before it removes it."""
     for stem in dict.fromkeys(name.split("-", 1)[0] for name in names if name.startswith("~")):
-        known = next((group for group in groups if group[1:] == stem[1:].lower().replace("_", "-")), None)
+        rest = stem[1:].lower().replace("_", "-")
+        known = next((group for group in groups if not group.startswith("~") and group[1:] == rest), None)
         text = f"{stem} is left of an interrupted uninstall" + (f" of {known}" if known else "")
         yield Package(name=stem, version=Unknown("a rest of an uninstall has no version"), damage=(text,))
 

@@ -126,7 +126,7 @@ def built_for(host: Host, package: Package) -> dict[str, str]:
     """Say what a binary was built with, as its wheel's name, its version or a file of its own says."""
     named = BUILT_FOR.search(f"{package.version} {package.origin.url if package.origin else ''}".replace("%2B", "+"))
     if named:
-        return {key: value for key, value in named.groupdict().items() if value}
+        return _label(named)
     if package.name == "xformers":
         return parse_xformers(_text(host, f"{package.location}/xformers/cpp_lib.json"))
     if package.name in {"torchvision", "torchaudio"}:
@@ -136,8 +136,15 @@ def built_for(host: Host, package: Package) -> dict[str, str]:
         return {"cuda": found[1]} if found else {}
     if package.name == "flashinfer-python":
         meta = BUILT_FOR.search(_text(host, f"{package.location}/flashinfer/_build_meta.py"))
-        return {key: value for key, value in meta.groupdict().items() if value} if meta else {}
+        return _label(meta) if meta else {}
     return {}
+
+
+def _label(found: re.Match[str]) -> dict[str, str]:
+    """Read ``cu124torch2.5`` and ``cu12torch2.5cxx11abiFALSE``: CUDA 12.4 or 12, torch 2.5, ABI FALSE."""
+    said = {key: value for key, value in found.groupdict().items() if value}
+    cuda = said["cuda"]
+    return {**said, "cuda": f"{cuda[:2]}.{cuda[2:]}" if cuda[2:] else cuda}
 
 
 def parse_xformers(text: str) -> dict[str, str]:

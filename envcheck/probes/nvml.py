@@ -74,7 +74,7 @@ def ask_nvml(library: str) -> Management | str:
 def read_nvml(nvml: Any) -> Management:  # noqa: ANN401  # the module, which has no types
     """Read the driver and every GPU; what one GPU does not answer is unknown for that GPU alone."""
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    cuda = _asked(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
+    cuda = _asked(nvml, lambda: int(nvml.nvmlSystemGetCudaDriverVersion_v2()))
     return Management(
         driver=_asked(nvml, lambda: _text(nvml.nvmlSystemGetDriverVersion())),
         cuda=cuda if isinstance(cuda, Unknown) else f"{cuda // 1000}.{cuda % 1000 // 10}",

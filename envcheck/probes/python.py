@@ -55,13 +55,13 @@ def _executable(host: Host, named: str) -> str:
         found = host.which(place)
         if found:
             return found
-    path = place if place.startswith("/") else os.path.join(host.realpath("."), place)
+    path = (place if place.startswith("/") else os.path.join(host.realpath("."), place)).rstrip("/")
     for candidate in (f"{path}/bin/python", f"{path}/bin/python3"):
         if host.exists(candidate):
             return candidate
     if not host.exists(path):
         raise HostError(f"--python {named}: there is no such file or directory", fix="name one that exists")
-    if host.exists(f"{path}/."):
+    if host.listdir(path):
         raise HostError(f"--python {named}: the directory holds no bin/python", fix="name a virtual environment")
     return path
 
