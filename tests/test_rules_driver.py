@@ -55,7 +55,11 @@ ONLY_PTX = (Extension(path="/x.so", archs=("8.0", "8.0+PTX")),)
         pytest.param("driver-missing", CPU, BUILD, "not-applicable", id="building-needs-none"),
         pytest.param("driver-missing", CPU, LAUNCH, "error", id="none"),
         pytest.param("driver-missing", replace(CPU, container=DOCKER), LAUNCH, "error", id="none-in-the-container"),
-        pytest.param("driver-missing", make.healthy(gpus=()), LAUNCH, "error", id="no-gpu-visible"),
+        pytest.param("driver-missing", make.healthy(gpus=()), LAUNCH, "ok", id="hidden-gpus"),
+        pytest.param("no-gpu-visible", make.healthy(), LAUNCH, "ok", id="eight"),
+        pytest.param("no-gpu-visible", make.healthy(gpus=()), LAUNCH, "error", id="hidden"),
+        pytest.param("no-gpu-visible", CPU, LAUNCH, "not-applicable", id="no-driver-for-one"),
+        pytest.param("no-gpu-visible", make.healthy(gpus=Unknown("NVML")), LAUNCH, "unknown", id="count-unread"),
         pytest.param(
             "driver-missing",
             make.healthy(driver=replace(make.no_driver(), present=True, libraries=(STUB,))),

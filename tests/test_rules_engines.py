@@ -221,8 +221,10 @@ RELEASED_VERL = make.package("verl", "0.2.0.post2", requires=("vllm<=0.6.3",))
         ),
         pytest.param("setuptools-too-new", pinned(torch="2.1.0"), BUILD, "error", id="70-with-torch-2.1"),
         pytest.param(
-            "setuptools-too-new", pinned(torch="2.13.0", setuptools="75.0"), BUILD, "error", id="too-old-for-torch-2.13"
+            "setuptools-too-old", pinned(torch="2.13.0", setuptools="75.0"), BUILD, "error", id="too-old-for-torch-2.13"
         ),
+        pytest.param("setuptools-too-old", make.healthy(), BUILD, "ok", id="old-enough"),
+        pytest.param("setuptools-too-old", UNREAD, BUILD, "unknown", id="age-unread"),
         pytest.param("setuptools-too-new", make.bare(), BUILD, "not-applicable", id="no-setuptools"),
         pytest.param("setuptools-too-new", UNREAD, LAUNCH, "unknown", id="setuptools-unread"),
         pytest.param("wheel-too-old", make.healthy(), BUILD, "ok", id="wheel-0.45"),

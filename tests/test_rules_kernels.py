@@ -119,17 +119,17 @@ TORCH_26_CU126 = make.package("torch", "2.6.0+cu126", cuda="12.6", cxx11_abi=Unk
         ),
         pytest.param("xformers-torch-differs", make.healthy(), LAUNCH, "not-applicable", id="no-xformers"),
         pytest.param("xformers-torch-differs", make.healthy(packages=Unknown("x")), LAUNCH, "unknown", id="xf-unread"),
-        pytest.param("flash-attn-wheel-missing", make.healthy(), BUILD, "ok", id="installed"),
-        pytest.param("flash-attn-wheel-missing", make.without(make.healthy(), "flash-attn"), BUILD, "ok", id="a-wheel"),
+        pytest.param("prebuilt-wheel-missing", make.healthy(), BUILD, "ok", id="installed"),
+        pytest.param("prebuilt-wheel-missing", make.without(make.healthy(), "flash-attn"), BUILD, "ok", id="a-wheel"),
         pytest.param(
-            "flash-attn-wheel-missing",
+            "prebuilt-wheel-missing",
             make.without(kernels(make.package("torch", "2.10.0", cuda="12.8")), "flash-attn"),
             BUILD,
             "warning",
             id="torch-is-ahead",
         ),
-        pytest.param("flash-attn-wheel-missing", make.bare(), BUILD, "not-applicable", id="no-torch-yet"),
-        pytest.param("flash-attn-wheel-missing", make.healthy(packages=Unknown("x")), BUILD, "unknown", id="fa-unread"),
+        pytest.param("prebuilt-wheel-missing", make.bare(), BUILD, "not-applicable", id="no-torch-yet"),
+        pytest.param("prebuilt-wheel-missing", make.healthy(packages=Unknown("x")), BUILD, "unknown", id="fa-unread"),
     ],
 )
 def test_kernels(rule: str, facts: Facts, against: Any, expected: str) -> None:

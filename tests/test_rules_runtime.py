@@ -62,10 +62,10 @@ def wish(**changes: Any) -> Facts:
         pytest.param("host-memory-low", limits(memory_available_bytes=12 << 30), "warning", id="12-gib"),
         pytest.param("host-memory-low", limits(memory_limit_bytes=4 << 30), "error", id="cgroup-of-4-gib"),
         pytest.param("host-memory-low", UNREAD, "unknown", id="memory-unread"),
-        pytest.param("cpus-too-few", make.healthy(), "ok", id="96-cpus"),
-        pytest.param("cpus-too-few", limits(cpus=8), "error", id="8-cpus-8-gpus"),
-        pytest.param("cpus-too-few", replace(CPU, resources=make.resources(cpus=1)), "not-applicable", id="no-gpu"),
-        pytest.param("cpus-too-few", limits(cpus=Unknown("cpuset")), "unknown", id="cpus-unread"),
+        pytest.param("ray-cpus-too-few", make.healthy(), "ok", id="96-cpus"),
+        pytest.param("ray-cpus-too-few", limits(cpus=8), "error", id="8-cpus-8-gpus"),
+        pytest.param("ray-cpus-too-few", replace(CPU, resources=make.resources(cpus=1)), "not-applicable", id="no-gpu"),
+        pytest.param("ray-cpus-too-few", limits(cpus=Unknown("cpuset")), "unknown", id="cpus-unread"),
         pytest.param("disk-full", make.healthy(), "ok", id="space"),
         pytest.param(
             "disk-full", disks(make.disk("tmp", "/tmp", 0.1), make.disk("home", "/h")), "error", id="tmp-full"
@@ -84,9 +84,9 @@ def wish(**changes: Any) -> Facts:
         pytest.param("cache-not-writable", disks(make.disk("home", "/root", writable=False)), "warning", id="home"),
         pytest.param("cache-not-writable", disks(make.disk("docker", "/d", writable=False)), "ok", id="dockers-own"),
         pytest.param("cache-not-writable", UNREAD, "unknown", id="caches-unread"),
-        pytest.param("jit-cache-locked", make.healthy(), "ok", id="no-lock"),
-        pytest.param("jit-cache-locked", limits(jit_locks=("/c/norm/lock",)), "error", id="left-behind"),
-        pytest.param("jit-cache-locked", UNREAD, "unknown", id="locks-not-read"),
+        pytest.param("jit-lock-stale", make.healthy(), "ok", id="no-lock"),
+        pytest.param("jit-lock-stale", limits(jit_locks=("/c/norm/lock",)), "error", id="left-behind"),
+        pytest.param("jit-lock-stale", UNREAD, "unknown", id="locks-not-read"),
     ],
 )
 def test_limits_of_the_host(rule: str, facts: Facts, expected: str) -> None:
@@ -166,26 +166,26 @@ def test_limits_of_the_host(rule: str, facts: Facts, expected: str) -> None:
             id="the-interface-is-named",
         ),
         pytest.param("network-interface-unresolved", UNREAD, LAUNCH, "unknown", id="address-unread"),
-        pytest.param("alloc-conf-conflict", make.healthy(), LAUNCH, "ok", id="not-said"),
+        pytest.param("allocator-conf-unsupported", make.healthy(), LAUNCH, "ok", id="not-said"),
         pytest.param(
-            "alloc-conf-conflict",
+            "allocator-conf-unsupported",
             told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"),
             LAUNCH,
             "warning",
             id="saver",
         ),
         pytest.param(
-            "alloc-conf-conflict", told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"), VLLM, "error", id="vllm"
+            "allocator-conf-unsupported", told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"), VLLM, "error", id="vllm"
         ),
         pytest.param(
-            "alloc-conf-conflict",
+            "allocator-conf-unsupported",
             told(PYTORCH_CUDA_ALLOC_CONF="max_split_size_mb:128"),
             LAUNCH,
             "ok",
             id="something-else",
         ),
         pytest.param(
-            "alloc-conf-conflict",
+            "allocator-conf-unsupported",
             make.without(told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"), "torch-memory-saver"),
             LAUNCH,
             "not-applicable",

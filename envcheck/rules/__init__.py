@@ -6,6 +6,7 @@ from functools import cache
 
 from envcheck.model import Rule
 from envcheck.rules import (
+    arch_list,
     binary,
     build_environment,
     build_resources,
@@ -27,6 +28,7 @@ from envcheck.rules import (
     shadows,
     toolkit,
     transformer_engine,
+    wheels,
     wishes,
 )
 
@@ -34,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     *compiler.RULES,
     *toolkit.RULES,
     *ptx.RULES,
+    *arch_list.RULES,
     *build_environment.RULES,
     *build_resources.RULES,
     *cudnn.RULES,
@@ -44,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     *container.RULES,
     *pins.RULES,
     *kernels.RULES,
+    *wheels.RULES,
     *binary.RULES,
     *transformer_engine.RULES,
     *megatron.RULES,

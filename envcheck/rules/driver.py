@@ -38,7 +38,7 @@ def loading(driver: Driver) -> DriverLibrary | None:
     fix=("Install the driver, or start the container with --gpus all.",),
 )
 def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
-    """The NVIDIA driver is there and a GPU is visible."""
+    """The NVIDIA driver is there."""
     if target.stage == "build":
         msg = "building needs no GPU"
         raise NotApplicable(msg)
@@ -52,11 +52,26 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             expected=f"driver {target.stack.driver.minimum} or newer",
             fix=_give_gpus(facts, target),
         )
-    elif not known(facts.gpus):
+
+
+@rule(
+    "no-gpu-visible",
+    group="driver",
+    subject="GPUs",
+    cause="The driver is there, and this process sees no GPU: CUDA_VISIBLE_DEVICES hides them, the container was given "
+    "none, or NVML fails.",
+    stages=("launch", "train"),
+    sources=("https://github.com/NVIDIA/nvidia-container-toolkit/issues/48",),
+    fix=("Unset CUDA_VISIBLE_DEVICES, or start the container with --gpus all.",),
+)
+def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
+    """At least one GPU is visible."""
+    driver = need_driver(facts)
+    if not known(facts.gpus):
+        nodes = ", ".join(driver.device_nodes) or "none"
         yield Finding(
             summary="the driver is there, and no GPU is visible",
-            found=driver.nvml_error
-            or f"driver {driver.version}, device nodes: {', '.join(driver.device_nodes) or 'none'}",
+            found=driver.nvml_error or f"driver {driver.version}, device nodes: {nodes}",
             expected="at least one GPU",
             fix=_give_gpus(facts, target),
         )
@@ -275,4 +290,10 @@ def _without(facts: Facts, path: str) -> Fix:
     return Fix(text=f"Take {directory} out of the loader's configuration", commands=commands)
 
 
-RULES: tuple[Rule, ...] = (driver_missing, driver_too_old, driver_library_differs, cuda_compat_shadows_driver)
+RULES: tuple[Rule, ...] = (
+    driver_missing,
+    no_gpu_visible,
+    driver_too_old,
+    driver_library_differs,
+    cuda_compat_shadows_driver,
+)

@@ -228,13 +228,18 @@ def ray_click_conflict(facts: Facts, target: Target) -> Iterator[Finding]:
 )
 def setuptools_too_new(facts: Facts, target: Target) -> Iterator[Finding]:
     """setuptools still has what the installed packages import from it."""
+    yield from _setuptools(facts, target, "<", "new")
+
+
+def _setuptools(facts: Facts, target: Target, sign: str, word: str) -> Iterator[Finding]:
     if package(facts, "setuptools") is None:
         raise NotApplicable("setuptools is not installed")
     for row, have in _pairs(facts, target, "setuptools"):
         other = next(iter(row.when))
-        newer = row.need["setuptools"].startswith("<")
+        if not row.need["setuptools"].startswith(sign):
+            continue
         yield Finding(
-            summary=f"setuptools {have['setuptools']} is too {'new' if newer else 'old'} for {other} {have[other]}"
+            summary=f"setuptools {have['setuptools']} is too {word} for {other} {have[other]}"
             + (f": {row.why}" if row.why else ""),
             found=f"setuptools {have['setuptools']}, {other} {have[other]}",
             expected=f"setuptools {row.need['setuptools']}",
@@ -242,6 +247,20 @@ def setuptools_too_new(facts: Facts, target: Target) -> Iterator[Finding]:
             severity="error" if other == "verl" or target.stage == "build" else "warning",
             sources=(row.source,),
         )
+
+
+@rule(
+    "setuptools-too-old",
+    group="packages",
+    subject="setuptools",
+    cause="torch 2.13 and newer need a setuptools of 2025; older environments have one of their interpreter's time.",
+    stages=("build",),
+    sources=("https://github.com/huggingface/transformers/pull/47251",),
+    fix=("pip install --upgrade setuptools",),
+)
+def setuptools_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
+    """setuptools is as new as the installed torch asks for."""
+    yield from _setuptools(facts, target, ">", "old")
 
 
 @rule(
@@ -273,5 +292,6 @@ RULES: tuple[Rule, ...] = (
     transformers_needs_newer_torch,
     ray_click_conflict,
     setuptools_too_new,
+    setuptools_too_old,
     wheel_too_old,
 )

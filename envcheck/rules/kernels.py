@@ -257,7 +257,7 @@ def xformers_torch_differs(facts: Facts, target: Target) -> Iterator[Finding]:
 
 
 @rule(
-    "flash-attn-wheel-missing",
+    "prebuilt-wheel-missing",
     group="packages",
     subject="flash-attn",
     cause="The installed torch is ahead of the newest one that flash-attn's release has wheels for: pip falls back to "

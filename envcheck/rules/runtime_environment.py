@@ -186,7 +186,7 @@ def _nodes(facts: Facts) -> int:
 
 
 @rule(
-    "alloc-conf-conflict",
+    "allocator-conf-unsupported",
     group="run time",
     subject="PYTORCH_CUDA_ALLOC_CONF",
     cause="vLLM's sleep mode and torch_memory_saver replace torch's allocator; they refuse expandable segments.",

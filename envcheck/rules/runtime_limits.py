@@ -122,7 +122,7 @@ def host_memory_low(facts: Facts, target: Target) -> Iterator[Finding]:
 
 
 @rule(
-    "cpus-too-few",
+    "ray-cpus-too-few",
     group="run time",
     subject="CPUs",
     cause="verl asks ray for CPUs beside each GPU; where there are fewer, ray waits for ever without a word.",
@@ -221,7 +221,7 @@ def cache_not_writable(facts: Facts, _target: Target) -> Iterator[Finding]:
 
 
 @rule(
-    "jit-cache-locked",
+    "jit-lock-stale",
     group="run time",
     subject="flashinfer",
     cause="A just-in-time build that was killed midway left its lock; the next one waits for it for ever.",

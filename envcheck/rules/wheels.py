@@ -1,0 +1,158 @@
+"""Wheels for another Python, processor or CUDA run time than the one that is there."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+
+from envcheck.facts import Facts, Package
+from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
+from envcheck.rules import remedy, subjects
+
+CUDA = re.compile(
+    r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cupti|nccl|nvJitLink|nvToolsExt)\.so"
+)
+VERSIONED = re.compile(r"lib(cudart|cublas|cublasLt)\.so\.\d+$")
+TAGGED = re.compile(r"(?:cp|cpython-)(\d{2,3})[a-z]*")
+FOLDERS = {"libcudart": "cuda_runtime", "libcublaslt": "cublas", "libcupti": "cuda_cupti", "libnvtoolsext": "nvtx"}
+
+
+def _again(facts: Facts, item: Package) -> Fix:
+    name = f"{item.name}=={item.version}" if isinstance(item.version, str) else item.name
+    return remedy.install(facts, "Install it for this interpreter", "--force-reinstall", "--no-deps", name)
+
+
+@rule(
+    "python-abi-differs",
+    group="packages",
+    subject="packages",
+    cause="The environment was copied, or PYTHONPATH names another interpreter's packages.",
+    stages=("build", "launch", "train"),
+    sources=("https://peps.python.org/pep-0425/",),
+    fix=("Install the package again with the interpreter that runs it.",),
+)
+def python_abi_differs(facts: Facts, _target: Target) -> Iterator[Finding]:
+    """Every extension module is made for the target interpreter."""
+    mine = subjects.minor(known(subjects.python(facts).version)).replace(".", "")
+    for item in known(facts.packages):
+        made_for = [found[1] for part in item.extensions if (found := TAGGED.fullmatch(part.python_abi or ""))]
+        # Some wheels carry one module for each Python.
+        if made_for and mine not in made_for:
+            yield Finding(
+                summary=f"{item.name} is made for Python {_dotted(made_for[0])}, not for {_dotted(mine)}",
+                found=f"{item.name} {item.version}: extension modules of Python {', '.join(map(_dotted, made_for))}",
+                expected=f"extension modules of Python {_dotted(mine)}",
+                fix=(_again(facts, item),),
+                subject=item.name,
+            )
+
+
+def _dotted(tag: str) -> str:
+    return f"{tag[0]}.{tag[1:]}"
+
+
+@rule(
+    "wheel-not-for-this-host",
+    group="packages",
+    subject="packages",
+    cause="A wheel was installed by force, or a whole environment was copied from another machine.",
+    stages=("build", "launch", "train"),
+    sources=("https://peps.python.org/pep-0425/",),
+    fix=("Install the wheel for this interpreter and processor.",),
+)
+def wheel_not_for_this_host(facts: Facts, _target: Target) -> Iterator[Finding]:
+    """Every wheel's tag fits this interpreter and processor."""
+    python = "cp" + subjects.minor(known(subjects.python(facts).version)).replace(".", "")
+    machine = known(subjects.system(facts).machine)
+    for item in known(facts.packages):
+        tag = item.tag if isinstance(item.tag, str) else ""
+        fault = _tag_fault(tag, python, machine)
+        if fault:
+            yield Finding(
+                summary=f"the wheel of {item.name} is {fault}",
+                found=f"{item.name} {item.version}, tag {tag}",
+                expected=f"a wheel for {python} and {machine}",
+                fix=(_again(facts, item),),
+                subject=item.name,
+            )
+
+
+def _tag_fault(tag: str, python: str, machine: str) -> str:
+    parts = tag.split("-")
+    if len(parts) != 3:  # noqa: PLR2004  # python-abi-platform
+        return ""
+    interpreters, abi, platform = parts
+    mine = [item for item in interpreters.split(".") if item.startswith("cp")]
+    if mine and abi not in {"abi3", "none"} and python not in mine:
+        return f"for Python {mine[0]}, not for {python}"
+    machines = {item for item in ("x86_64", "aarch64") if platform.endswith(item)}
+    return f"for {platform}, not for {machine}" if machines and machine not in machines else ""
+
+
+@rule(
+    "cuda-library-not-found",
+    group="run time",
+    subject="CUDA libraries",
+    cause="The library lies in a wheel's folder (site-packages/nvidia/*/lib), which the loader does not search, "
+    "or the wheel is not installed.",
+    stages=("launch", "train"),
+    sources=("https://github.com/sgl-project/sglang/issues/5002",),
+    fix=("Put the wheel's folder on LD_LIBRARY_PATH, or install the wheel.",),
+)
+def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
+    """Every CUDA library that an installed extension needs is found."""
+    wanted = {item.distribution for item in subjects.wanted(target)} | {"torch", "torchvision"}
+    cuda = subjects.major(subjects.torch_cuda(facts, target))
+    for item in known(facts.packages):
+        missing = sorted({name for part in item.extensions for name in part.missing if CUDA.match(name)})
+        # A library of another CUDA major is extension-cuda-major-differs.
+        mine = [
+            name
+            for name in missing
+            if not re.search(r"(cudart|cublas\w*)\.so\.\d+$", name) or name.endswith(f".{cuda}")
+        ]
+        if mine:
+            yield Finding(
+                summary=f"{item.name} does not find {', '.join(mine)}",
+                found=f"{posixpath.basename(item.extensions[0].path)} needs {', '.join(mine)}",
+                expected="the library on the loader's path",
+                fix=(_folder(facts, mine[0]),),
+                subject=item.name,
+                severity="error" if item.name in wanted else "warning",
+            )
+
+
+def _folder(facts: Facts, library: str) -> Fix:
+    base = library.partition(".so")[0].lower()
+    sites = subjects.python(facts).site_packages
+    folder = f"{sites[0] if sites else '<site-packages>'}/nvidia/{FOLDERS.get(base, base.removeprefix('lib'))}/lib"
+    return Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH",))
+
+
+@rule(
+    "cmake-too-new",
+    group="toolkit",
+    subject="cmake",
+    cause="cmake 4 refuses projects that ask for a cmake older than 3.5, as a submodule of TransformerEngine 1.x does.",
+    stages=("build",),
+    sources=("https://cmake.org/cmake/help/latest/release/4.0.html",),
+    fix=("Install cmake<4 beside torch: it comes before the system's.",),
+)
+def cmake_too_new(facts: Facts, target: Target) -> Iterator[Finding]:
+    """The cmake of the environment can configure the sources of the stack."""
+    asking = [item for item in subjects.wanted(target) if item.recipe and "cmake<4" in item.recipe.requires]
+    version = subjects.installed_version(facts, "cmake")
+    if not asking or version is None:
+        raise NotApplicable("the recipe brings its own cmake, or needs none")
+    if subjects.major(version) >= 4:  # noqa: PLR2004  # the release that dropped old projects
+        yield Finding(
+            summary=f"cmake {version} refuses the sources of {asking[0].name}",
+            found=f"cmake {version} in the target environment",
+            expected="cmake<4",
+            fix=(remedy.install(facts, "Go back", "cmake<4"),),
+            severity="warning",
+        )
+
+
+RULES: tuple[Rule, ...] = (python_abi_differs, wheel_not_for_this_host, cuda_library_not_found, cmake_too_new)
