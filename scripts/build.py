@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--pull", metavar="URL", help="a wheelhouse to look in before building")
     out.add_argument("--source", action="append", default=[], metavar="DIR|mirror", help="local mirrors and archives")
     out.add_argument("--force", action="append", default=[], metavar="RULE", help="build although this rule objects")
+    out.add_argument("--from-sdist", action="store_true", help="compile what the lock takes as a wheel")
     out.add_argument("--rebuild", action="store_true", help="build although the wheelhouse has it")
     out.add_argument("--keep", action="store_true", help="keep the tree that was built in")
     out.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -93,6 +94,7 @@ def wishes_of(options: argparse.Namespace, stack: Stack) -> Wishes:
         python=options.python,
         archs=archs_of(options.archs),
         jobs=jobs_of(options.jobs),
+        from_sdist=options.from_sdist,
     )
 
 
@@ -107,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         names = [options.name]
     for name in names:
-        context = build_context.context(stack, name, wishes)
+        try:
+            context = build_context.context(stack, name, wishes)
+        except build_context.NothingToBuildError as wheel:
+            print(wheel)
+            continue
         if options.dry_run:
             _show(build_steps.dry_run(context, order), options.format)
         else:

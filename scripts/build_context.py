@@ -18,7 +18,8 @@ from envcheck.host import LocalHost
 from envcheck.model import Outcome, Target
 from envcheck.probes import collect
 from envcheck.stack import Component, Recipe, Stack
-from scripts import toolchain
+from scripts import build_sdist, sources_lock, toolchain
+from scripts.sources_lock import Source
 
 KEYS = frozenset(
     [
@@ -42,6 +43,10 @@ BEFORE = frozenset({"environment", "toolkits", "compilers"})
 UNLIMITED = 1 << 60
 
 
+class NothingToBuildError(EnvcheckError):
+    """The component is a wheel of the lock."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What was asked for on the command line."""
@@ -51,6 +56,8 @@ class Wishes:
     python: str | None = None
     archs: tuple[str, ...] = ()
     jobs: int | None = None
+    from_sdist: bool = False
+    """Build from the locked sdist what the lock takes as a wheel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class Context:
 
     stack: Stack
     component: Component
+    source: Source
     wishes: Wishes
     facts: Facts
     choices: Choices
@@ -102,10 +110,14 @@ class Context:
 def context(stack: Stack, name: str, wishes: Wishes) -> Context:
     """Read this host and choose, for one component that is built from source."""
     component = _component(stack, name, wishes)
+    if wishes.from_sdist:
+        component, source = build_sdist.from_sdist(stack, component, wishes.engine)
+    elif component.recipe is not None:
+        source = sources_lock.of_component(stack, component)
     recipe = component.recipe
     if recipe is None:
-        fix = f"nox -s env -- --stack {stack.name} --engine {wishes.engine} installs it from the lock"
-        raise EnvcheckError(f"{name} {component.version} comes as a wheel, nothing is built", fix=fix)
+        fix = f"nox -s env -- --stack {stack.name} --engine {wishes.engine} installs it; --from-sdist compiles it"
+        raise NothingToBuildError(f"{name} {component.version} comes as a wheel of the lock", fix=fix)
     wishes = dataclasses.replace(
         wishes, engine=_of(wishes.engine, component.engines), trainer=_of(wishes.trainer, component.trainers)
     )
@@ -114,7 +126,7 @@ def context(stack: Stack, name: str, wishes: Wishes) -> Context:
         choices = dataclasses.replace(choices, archs=wishes.archs)
     if wishes.jobs is not None:
         choices = dataclasses.replace(choices, cpus=wishes.jobs, memory_bytes=UNLIMITED)
-    return Context(stack=stack, component=component, wishes=wishes, facts=facts, choices=choices)
+    return Context(stack=stack, component=component, source=source, wishes=wishes, facts=facts, choices=choices)
 
 
 def _of(wanted: str, offered: Sequence[str]) -> str:

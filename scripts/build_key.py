@@ -10,7 +10,7 @@ from typing import Any
 
 from envcheck.codec import Unknown
 from envcheck.facts import LibraryCopy
-from scripts import build_tools, sources, sources_lock
+from scripts import build_tools, sources
 from scripts.build_context import Context
 
 FORMAT = 1
@@ -48,13 +48,12 @@ class Inputs:
 def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs:
     """Read the inputs of a build off its context. Paths and the number of jobs do not count."""
     facts, recipe = context.facts, context.recipe
-    source = sources_lock.load(context.stack.name).of(context.component.name)
     abi = "" if isinstance(facts.python, Unknown) else _text(facts.python.abi)
     system = facts.os
     common: dict[str, Any] = {
         "component": context.component.name,
         "version": context.component.version,
-        "source": sources.digest_of(source),
+        "source": sources.digest_of(context.source),
         "python": abi,
         "machine": "" if isinstance(system, Unknown) else _text(system.machine),
         "tools": build_tools.digest(context.stack, recipe.requires, abi),

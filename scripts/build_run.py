@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from envcheck.errors import WorkError
-from scripts import build_cache, build_context, build_tools, process, sources
+from scripts import build_cache, build_context, build_tools, process
 from scripts.build_context import Context
 from scripts.build_memory import Meter
 from scripts.build_progress import View
@@ -263,8 +263,3 @@ def _explained(log: Path) -> str:
         matches = explain(file).matches
     first = next((match for match in matches if not match.harmless), None)
     return f"cause: {first.summary} ({first.rule})\n" if first else ""
-
-
-def source_of(context: Context, places: list[Path], *, mirrors_first: bool) -> sources.Prepared:
-    """Give the verified source of the component."""
-    return sources.prepare(context.stack, context.component.name, places=places, mirrors_first=mirrors_first)

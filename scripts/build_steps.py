@@ -80,9 +80,7 @@ def _tree_name(context: Context) -> str:
 
 def _build(context: Context, order: Order, inputs: Inputs, tree: Path) -> Entry:
     started = datetime.now(timezone.utc)
-    source = sources.prepare(
-        context.stack, context.component.name, places=order.places, mirrors_first=order.mirrors_first
-    )
+    source = sources.prepare(context.stack, context.source, places=order.places, mirrors_first=order.mirrors_first)
     resumed = build_run.prepare_tree(context, inputs.key, tree, source.path)
     if order.variant and not resumed:
         build_flash_attn.slim(tree, order.variant)

@@ -44,12 +44,11 @@ def digest_of(source: Source) -> str:
     return hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
 
-def prepare(stack: Stack, name: str, *, places: Sequence[Path] = (), mirrors_first: bool = False) -> Prepared:
-    """Give the source tree of a component, from the cache or made now; nothing unverified is ever left there."""
-    source = sources_lock.load(stack.name).of(name)
+def prepare(stack: Stack, source: Source, *, places: Sequence[Path] = (), mirrors_first: bool = False) -> Prepared:
+    """Give a source tree, from the cache or made now; nothing unverified is ever left there."""
     digest = digest_of(source)
-    path = cache("sources", f"{name}-{digest[:16]}")
-    with locked(path.with_name(f".{path.name}.lock"), what=f"the source of {name}"):
+    path = cache("sources", f"{source.name}-{digest[:16]}")
+    with locked(path.with_name(f".{path.name}.lock"), what=f"the source of {source.name}"):
         if not path.exists():
             with files.replacing(path) as work:
                 if source.kind == "git":
@@ -58,7 +57,7 @@ def prepare(stack: Stack, name: str, *, places: Sequence[Path] = (), mirrors_fir
                     _from_sdist(source, work, places)
                 for patch in source.patch:
                     _apply(stack, patch, work, places)
-    return Prepared(name=name, path=path, digest=digest)
+    return Prepared(name=source.name, path=path, digest=digest)
 
 
 def _from_git(source: Source, work: Path, places: Sequence[Path], *, mirrors_first: bool = False) -> None:
@@ -174,10 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stack = stacks.load(options.stack)
     if options.lock:
         return lock(stack, check=options.check)
-    names = options.name or [item.name for item in sources_lock.load(stack.name).source]
+    pinned = sources_lock.load(stack.name)
+    wanted = [pinned.of(name) for name in options.name] or pinned.source
     places = directories(options.source)
-    for name in names:
-        ready = prepare(stack, name, places=places, mirrors_first="mirror" in options.source)
+    for source in wanted:
+        ready = prepare(stack, source, places=places, mirrors_first="mirror" in options.source)
         print(f"{ready.name} {ready.digest} {ready.path}")
     return 0
 

@@ -101,6 +101,29 @@ def load(stack: str) -> Sources:
     return parse(text, str(path))
 
 
+def of_component(stack: Stack, component: Component) -> Source:
+    """Give the pinned source of a component: from ``sources.toml``, for a stack without one from its own origin."""
+    if place(stack.name).exists():
+        return load(stack.name).of(component.name)
+    origin = component.origin
+    if not (origin.commit or origin.sha256) or origin.submodules:
+        expected = "a commit or a sha256 (and no submodules, which only sources.toml can pin)"
+        raise DataError(stack.name, f"{component.name}.origin", expected=expected, found=repr(origin))
+    stem = component.distribution.replace("-", "_")
+    return Source(
+        name=component.name,
+        version=component.version,
+        kind="git" if origin.kind == "git" else "sdist",
+        url=origin.url,
+        mirrors=origin.mirrors,
+        commit=origin.commit,
+        tree=origin.tree,
+        distribution=component.distribution,
+        file=f"{stem}-{component.version}.tar.gz",
+        sha256=origin.sha256,
+    )
+
+
 def parse(text: str, source: str) -> Sources:
     """Read and validate a sources file."""
     out: Sources = decode(Sources, parse_toml(text, source), Where(source=source))

@@ -1,0 +1,66 @@
+"""A component that the lock takes as a wheel, built from its sdist instead: the same lock pins that file's hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from envcheck.errors import WorkError
+from envcheck.stack import Component, Origin, Recipe, Stack
+from scripts import index_files
+from scripts.cache import ROOT
+from scripts.sources_lock import Source
+
+RECIPE = Recipe(
+    requires=("setuptools==70.3.0", "wheel", "packaging", "ninja", "cmake<4", "pybind11", "numpy"),
+    environment={"CUDA_HOME": "{cuda_home}", "TORCH_CUDA_ARCH_LIST": "{archs_dotted}", "MAX_JOBS": "{jobs}"},
+    preflight=(
+        "nvcc-missing",
+        "cuda-home-invalid",
+        "nvcc-differs-from-torch",
+        "gcc-too-old",
+        "gcc-too-new-for-nvcc",
+        "python-headers-missing",
+        "build-tool-missing",
+        "build-needs-more-memory",
+    ),
+    memory_per_job_bytes=4 << 30,
+)
+"""What nearly every torch extension wants; a component with wishes of its own has a recipe in the stack file."""
+
+
+def from_sdist(stack: Stack, component: Component, engine: str) -> tuple[Component, Source]:
+    """Give the component as one that is built, and its source, whose hash has to be among those of the lock."""
+    file = index_files.sdist_of(component.distribution, component.version)
+    lock = ROOT / "lockfiles" / stack.name / f"requirements-{engine}.txt"
+    if file.sha256 is None or file.sha256 not in locked_hashes(lock, component.distribution):
+        what = f"{file.name} (sha256 {file.sha256}) is not among the files that {lock.name} pins"
+        raise WorkError(what, fix=f"nox -s lock -- --stack {stack.name}, after reading what changed")
+    source = Source(
+        name=component.name,
+        version=component.version,
+        kind="sdist",
+        distribution=component.distribution,
+        file=file.name,
+        size=file.size,
+        sha256=file.sha256,
+    )
+    origin = Origin(kind="sdist", sha256=file.sha256, reason="asked for with --from-sdist")
+    recipe = component.recipe or RECIPE
+    return dataclasses.replace(component, origin=origin, recipe=recipe), source
+
+
+def locked_hashes(lock: Path, distribution: str) -> set[str]:
+    """Read the hashes of one package: ``name==1.0`` and, in the lines below it, ``--hash=sha256:…``."""
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except OSError as error:
+        raise WorkError(f"{lock} cannot be read: {error.strerror}", fix="nox -s lock") from error
+    for block in re.split(r"\n(?=[A-Za-z0-9])", text):
+        name = re.match(r"[A-Za-z0-9][\w.-]*", block)
+        if name and canonicalize_name(name[0]) == canonicalize_name(distribution):
+            return set(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
+    return set()
