@@ -15,8 +15,6 @@ from envcheck.errors import DataError
 from envcheck.record import dataclass, field
 from envcheck.stack import parse_toml
 
-DIRECTORY = Path(__file__).parent
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

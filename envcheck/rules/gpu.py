@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
@@ -74,18 +75,50 @@ def gpu_arch_not_built(facts: Facts, target: Target) -> Iterator[Finding]:
                     subject=item.name,
                     severity="error" if item.name in named or item.name == "torch" else "warning",
                 )
+            elif older := _older_parts(item, gpu):
+                yield Finding(
+                    summary=f"{', '.join(older)} of {item.name} has no code for a GPU of compute capability {gpu}",
+                    found=f"{item.name} {item.version}: {', '.join(older)} is built for older GPUs",
+                    expected="another backend than the one that uses them, or a build for this GPU",
+                    fix=_rebuild(target, named.get(item.name), gpu),
+                    subject=item.name,
+                    severity="warning",
+                    sources=("https://github.com/sgl-project/sglang/issues/14700",),
+                )
 
 
 def _no_code(item: Package, archs: tuple[str, ...], gpu: str, target: Target) -> str:
     if archs:
         fits = runs_machine_code(archs, gpu) or runs_ptx(archs, gpu)
         return "" if fits else f"built for {', '.join(archs)}"
-    cuda = item.cuda if isinstance(item.cuda, str) else item.built_for.get("cuda", "")
-    blackwell = subjects.major(gpu) >= BLACKWELL  # for older GPUs every CUDA that is still met has code
-    row = target.limits.first("gpu-arch", gpu=gpu) if cuda and blackwell else None
-    if row is None or subjects.holds(row, "cuda", subjects.minor(cuda)):
+    if subjects.major(gpu) < BLACKWELL:  # for older GPUs every CUDA that is still met has code
+        return ""
+    row = target.limits.first("gpu-arch", gpu=gpu)
+    cuda = _built_with(item, gpu, target)
+    if row is None or not cuda or subjects.holds(row, "cuda", subjects.minor(cuda)):
         return ""
     return f"built with CUDA {cuda}: {row.why}"
+
+
+def _built_with(item: Package, gpu: str, target: Target) -> str:
+    """CUDA that a package was built with: torch's own, a label's, or by its release."""
+    said = item.cuda if isinstance(item.cuda, str) else item.built_for.get("cuda", "")
+    if said or item.name != "sgl-kernel" or "+cu" in str(item.version):
+        return said
+    rows = target.limits.rows("sgl-kernel", **{item.name: subjects.public(str(item.version)), "gpu": gpu})
+    return next((row.give["cuda"] for row in rows if "cuda" in row.give), "")
+
+
+def _older_parts(item: Package, gpu: str) -> list[str]:
+    """Extensions of a package whose newest code is for older GPUs than this one, and does not run on it."""
+    return [
+        posixpath.basename(part.path)
+        for part in item.extensions
+        if part.archs
+        and not runs_machine_code(part.archs, gpu)
+        and not runs_ptx(part.archs, gpu)
+        and max(subjects.ordinal(arch.removesuffix("+PTX").rstrip("af")) for arch in part.archs) < subjects.ordinal(gpu)
+    ]
 
 
 def _rebuild(target: Target, component: str | None, gpu: str) -> tuple[Fix, ...]:
