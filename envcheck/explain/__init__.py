@@ -9,7 +9,8 @@ from envcheck.explain.cause import Explanation, Match, checked, explanation
 from envcheck.explain.output import to_json, to_text
 from envcheck.explain.pages import page, search
 from envcheck.explain.reader import Log
-from envcheck.explain.scan import Line, scan
+from envcheck.explain.matcher import Line
+from envcheck.explain.scan import scan
 from envcheck.explain.signatures import Signatures, load
 from envcheck.facts import Facts
 from envcheck.model import Rule, Target

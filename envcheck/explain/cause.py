@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from envcheck import errors
 from envcheck.engine import outcomes_of
-from envcheck.explain.scan import Hit, Line, Scan
+from envcheck.explain.matcher import Hit, Line
+from envcheck.explain.scan import Scan
 from envcheck.explain.signatures import Signatures
 from envcheck.facts import Facts
 from envcheck.model import Fix, Outcome, Rule, Target
@@ -50,8 +51,6 @@ class Explanation:
     size: int = 0
     kind: str = ""
     interrupted: bool = False
-    unexplained: int = field(default=0)
-    """Lines that look like errors and belong to nothing that is known."""
 
     @property
     def root(self) -> Match | None:
@@ -70,7 +69,7 @@ class Explanation:
 def explanation(scan: Scan, signatures: Signatures) -> Explanation:
     """Order and group what the scan met."""
     matches = sorted(_by_rule(scan.hits, signatures), key=lambda match: (match.harmless, -match.rank, match.line))
-    telling = _telling(scan)
+    telling = scan.telling
     if matches and not matches[0].harmless:
         root = matches[0]
         after = [line for line in [*scan.follow, *telling] if line.line > root.line]
@@ -83,17 +82,7 @@ def explanation(scan: Scan, signatures: Signatures) -> Explanation:
         size=scan.size,
         kind=scan.kind,
         interrupted=scan.interrupted,
-        unexplained=scan.counts["telling"],
     )
-
-
-def _telling(scan: Scan) -> list[Line]:
-    """Give the lines that tell most: raised exceptions before other lines, in the order of the log."""
-    kept = {line.line: line for line in [*scan.first, *scan.last]}
-    raised = [line for line in kept.values() if line.why]
-    rest = [line for line in kept.values() if not line.why]
-    chosen = [*raised, *rest][:10]
-    return sorted((replace(line, why="") for line in chosen), key=lambda line: line.line)
 
 
 def _by_rule(hits: Iterable[Hit], signatures: Signatures) -> list[Match]:

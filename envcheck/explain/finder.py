@@ -8,10 +8,10 @@ into the places where the expression starts to match.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 RAREST_FIRST = "zqjx@#~^&*$%!?;<>{}[]()|+'`\"=kwbyv:gm,hfpudlcns ro-a/i_t.e0"
-TAIL = 6
+TAIL = 8
 """A text is cut no shorter than this; one that is shorter stays whole."""
 SEEN = 20_000
 """So many lines without any text are remembered; then the memory starts anew."""
@@ -73,18 +73,19 @@ class Finder:
 
     def _matching(self, lines: set[bytes]) -> set[bytes]:
         """Pick the lines that match; remember those that do not."""
-        if not self._search.search(b"\n".join(lines)):
-            found: set[bytes] = set()
-        else:
-            found = {line for line in lines if self._search.search(line)}
+        text, found, at = b"\n".join(lines), set(), 0
+        while match := self._search.search(text, at):
+            at = text.find(b"\n", match.end())
+            at = len(text) if at < 0 else at
+            found.add(text[text.rfind(b"\n", 0, match.start()) + 1 : at])
         if len(self._seen) + len(lines) > SEEN:
             self._seen.clear()
         self._seen |= lines - found
         return found
 
-    def starts(self, line: bytes) -> list[int]:
+    def starts(self, line: bytes) -> Iterator[int]:
         """Give the places in a line where a text may be."""
-        return [match.start() for match in self._search.finditer(fold(line))]
+        return (match.start() for match in self._search.finditer(fold(line)))
 
     def texts_in(self, line: bytes) -> list[str]:
         """Give the texts that are in a line."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from envcheck.codec import encode
 from envcheck.explain.cause import Explanation, Match
-from envcheck.explain.scan import Line
+from envcheck.explain.matcher import Line
 
 WIDTH = 110
 

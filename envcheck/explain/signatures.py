@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
 
+from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError
 from envcheck.model import Fix
 from envcheck.stack import parse_toml
 
-FILE = Path(__file__).parent.parent / "signatures.toml"
+FILE = "signatures.toml"
 DEFAULT_RANK = 60
 """90: the tool itself names the cause · 60: the usual sign of it · 40: often not fatal · 20: could be many things."""
 
@@ -187,7 +187,7 @@ class Signatures:
 @cache
 def load() -> Signatures:
     """Load the shipped file."""
-    return parse(FILE.read_text(encoding="utf-8"), FILE.name)
+    return parse(data.read(FILE), FILE)
 
 
 def parse(text: str, source: str) -> Signatures:
