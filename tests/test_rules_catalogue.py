@@ -12,7 +12,7 @@ import pytest
 from envcheck.codec import Unknown
 from envcheck.engine import judge
 from envcheck.facts import Container, Docker, FabricManager, Facts, Manifest, Origin, Tool
-from envcheck.model import STAGES, Outcome, Rule, Target
+from envcheck.model import STAGES, Outcome, OutcomeName, Rule, Target
 from envcheck.rules import RULES, by_id
 from tests import factories as make
 
@@ -20,26 +20,28 @@ GROUPS = {"compiler", "toolkit", "cudnn", "nccl", "driver", "container", "binary
 PROMISED = re.findall(
     r"\S+",
     """
-gcc-too-old gcc-too-new-for-nvcc host-compiler-differs nvcc-missing cuda-home-invalid nvcc-differs-from-torch nvcc-
-too-old-for-gpu nvcc-newer-than-driver ptxas-too-old python-headers-missing build-tool-missing build-isolation-hides-
-torch pip-too-old build-needs-more-memory build-needs-more-disk submodule-missing libcuda-symlink-missing system-
-library-missing cudnn-headers-missing cudnn-symlink-missing cudnn-header-differs-from-runtime cudnn-shadowed cudnn-
-mixed cudnn-too-old nccl-headers-missing nccl-shadowed driver-missing driver-too-old driver-library-differs cuda-
-compat-shadows-driver fabric-manager-not-ready gpu-arch-not-built nvidia-runtime-missing device-cgroup-reload shm-too-
-small image-drift extension-built-for-other-torch cxx11-abi-differs private-torch-build glibc-too-old libstdcxx-too-
-old extension-cuda-major-differs undefined-symbol pin-differs torch-cpu-build te-torch-extension-missing te-parts-
-differ te-flash-attn-range te-torch-too-old megatron-te-missing megatron-not-importable megatron-bridge-differs
-flashinfer-parts-differ flashinfer-torch-differs sgl-kernel-differs sglang-verl-engine-missing vllm-pin-conflict vllm-
-torch-differs xformers-torch-differs transformers-range ray-click-conflict dependency-unsatisfied metadata-damaged
-name-confusion ld-library-path-shadows-torch libnvrtc-not-found memory-saver-preload-missing cuda-visible-devices-
-unsupported rocm-visible-devices-set process-limit-low open-files-low tmpdir-too-long ray-address-stale ray-versions-
-differ host-memory-low cache-not-writable mixed-gpus nccl-environment-differs model-or-data-missing wandb-key-missing
+gcc-too-old gcc-too-new-for-nvcc host-compiler-differs nvcc-missing cuda-home-invalid nvcc-differs-from-torch
+nvcc-too-old-for-gpu nvcc-newer-than-driver ptxas-too-old python-headers-missing build-tool-missing
+build-isolation-hides-torch pip-too-old build-needs-more-memory build-needs-more-disk submodule-missing
+libcuda-symlink-missing system-library-missing cudnn-headers-missing cudnn-symlink-missing
+cudnn-header-differs-from-runtime cudnn-shadowed cudnn-mixed cudnn-too-old nccl-headers-missing nccl-shadowed
+driver-missing driver-too-old driver-library-differs cuda-compat-shadows-driver fabric-manager-not-ready
+gpu-arch-not-built nvidia-runtime-missing device-cgroup-reload shm-too-small image-drift
+extension-built-for-other-torch cxx11-abi-differs private-torch-build glibc-too-old libstdcxx-too-old
+extension-cuda-major-differs undefined-symbol pin-differs torch-cpu-build te-torch-extension-missing te-parts-differ
+te-flash-attn-range te-torch-too-old megatron-te-missing megatron-not-importable megatron-bridge-differs
+flashinfer-parts-differ flashinfer-torch-differs sgl-kernel-differs sglang-verl-engine-missing vllm-pin-conflict
+vllm-torch-differs xformers-torch-differs transformers-range ray-click-conflict dependency-unsatisfied
+metadata-damaged name-confusion ld-library-path-shadows-torch libnvrtc-not-found memory-saver-preload-missing
+cuda-visible-devices-unsupported rocm-visible-devices-set process-limit-low open-files-low tmpdir-too-long
+ray-address-stale ray-versions-differ host-memory-low cache-not-writable mixed-gpus nccl-environment-differs
+model-or-data-missing wandb-key-missing
 """,
 )
 """Ids that programs outside the repository rely on: never renamed."""
 
 
-def faults(facts: Facts, target: Target, *names: str) -> list[Outcome]:
+def faults(facts: Facts, target: Target, *names: OutcomeName) -> list[Outcome]:
     return list(judge(facts, target, RULES).having(*(names or ("error", "warning", "unknown", "crashed"))))
 
 

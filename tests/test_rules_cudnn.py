@@ -173,6 +173,12 @@ CU13 = make.package("nvidia-cudnn-cu13", "9.20.0.48")
             "nccl-shadowed", make.variables(make.healthy(), LD_PRELOAD="/n/libnccl.so.2"), "warning", id="preloaded"
         ),
         pytest.param("nccl-shadowed", make.healthy(loader=Unknown("ld.so")), "unknown", id="nccl-unread"),
+        pytest.param(
+            "nccl-shadowed",
+            make.having(make.healthy(), make.package("torch", "2.14.0", cuda="13.0")),
+            "error",
+            id="older-than-torch-links",
+        ),
         pytest.param("cudnn-mixed", make.healthy(), "ok", id="one"),
         pytest.param(
             "cudnn-mixed",

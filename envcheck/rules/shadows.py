@@ -171,6 +171,7 @@ def nccl_shadowed(facts: Facts, target: Target) -> Iterator[Finding]:
     """The NCCL that torch brought is the one that loads."""
     found = [shadow(facts, item) for item in entries(facts, "libnccl") if hidden(item)]
     yield from (item for item in found if item.severity != "ok")
+    yield from _lacks_symbols(facts, target)
     preloaded = [item for item in re.split(r"[:\s]", subjects.variable(facts, "LD_PRELOAD")) if "libnccl" in item]
     named = subjects.variable(facts, "VLLM_NCCL_SO_PATH") if target.engine == "vllm" else ""
     for name, path in (
@@ -186,6 +187,22 @@ def nccl_shadowed(facts: Facts, target: Target) -> Iterator[Finding]:
             fix=(remedy.unset(name),),
             severity="warning",
         )
+
+
+def _lacks_symbols(facts: Facts, target: Target) -> Iterator[Finding]:
+    """The NCCL that loads, hidden or not, may be older than the functions that torch links."""
+    torch = subjects.torch(facts)
+    for entry in entries(facts, "libnccl") if torch is not None else ():
+        have = {"torch": subjects.torch_version(facts, target), "nccl": taken_version(facts, entry) or "999"}
+        for row, _ in subjects.broken(target, "nccl-symbols", have):
+            yield Finding(
+                summary=f"NCCL {have['nccl']} is too old for torch {have['torch']}: {row.why}",
+                found=f"{entry.path} {have['nccl']}",
+                expected=f"NCCL {row.need['nccl']}",
+                fix=(remedy.locked(target, "Install the NCCL wheel that torch pins"),),
+                subject=entry.library,
+                sources=(row.source,),
+            )
 
 
 @rule(
