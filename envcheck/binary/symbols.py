@@ -33,8 +33,8 @@ OWNERS = (
     (re.compile(r"_ZNK?St|_ZS|__cxa|__gxx|_Zn[wa]|_Zd[la]"), "libstdc++"),
     (re.compile(r".*18transformer_engine|nvte_"), "libtransformer_engine"),
 )
-ALIKE = 9
-"""Symbols that begin alike, as ``_ZN2at4_o``, mostly live in one library: it is asked first."""
+ALIKE = (12, 7, 2)
+"""Symbols that begin alike, as ``_ZN2at4_ops5``, mostly live in one library: it is asked first."""
 
 
 class SymbolTables:
@@ -57,11 +57,12 @@ class SymbolTables:
         return tuple(found)
 
     def _search(self, name: str, scope: Sequence[Library]) -> bool:
-        likely = self._alike.get(name[:ALIKE])
-        for library in scope if likely not in scope or likely is None else (likely, *scope):
+        hints = [library for length in ALIKE if (library := self._alike.get(name[:length])) in scope]
+        for library in (*hints, *scope):
             try:
-                if library.elf is not None and library.elf.defines(name):
-                    self._providers[name] = self._alike[name[:ALIKE]] = library
+                if library and library.elf is not None and library.elf.defines(name):
+                    self._providers[name] = library
+                    self._alike.update((name[:length], library) for length in ALIKE)
                     return True
             except BinaryError as error:
                 library.fault, library.elf = str(error), None
