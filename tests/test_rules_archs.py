@@ -29,6 +29,10 @@ def tagged(tag: str) -> Facts:
     return make.changed(make.healthy(), "sgl-kernel", tag=tag)
 
 
+def decord() -> Facts:
+    return make.changed(make.healthy(), "sgl-kernel", name="decord", tag="cp36-cp36m-manylinux2010_x86_64")
+
+
 def missing(package: str, *names: str) -> Facts:
     return make.changed(make.healthy(), package, extensions=(Extension(path="/x.so", needed=names, missing=names),))
 
@@ -84,6 +88,7 @@ def missing(package: str, *names: str) -> Facts:
         pytest.param(
             "wheel-not-for-this-host", tagged("cp310-cp310-linux_aarch64"), LAUNCH, "error", id="other-machine"
         ),
+        pytest.param("wheel-not-for-this-host", decord(), LAUNCH, "ok", id="decords-own-metadata-lies"),
         pytest.param("wheel-not-for-this-host", tagged("odd"), LAUNCH, "ok", id="no-tag"),
         pytest.param("wheel-not-for-this-host", UNREAD, LAUNCH, "unknown", id="tags-unread"),
         pytest.param("cuda-library-not-found", make.healthy(), LAUNCH, "ok", id="all-found"),
