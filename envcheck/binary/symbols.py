@@ -57,10 +57,10 @@ class SymbolTables:
         return tuple(found)
 
     def _search(self, name: str, scope: Sequence[Library]) -> bool:
-        hints = [library for length in ALIKE if (library := self._alike.get(name[:length])) in scope]
-        for library in (*hints, *scope):
+        hints = [self._alike[name[:length]] for length in ALIKE if name[:length] in self._alike]
+        for library in (*(library for library in hints if library in scope), *scope):
             try:
-                if library and library.elf is not None and library.elf.defines(name):
+                if library.elf is not None and library.elf.defines(name):
                     self._providers[name] = library
                     self._alike.update((name[:length], library) for length in ALIKE)
                     return True
