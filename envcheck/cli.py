@@ -17,11 +17,13 @@ COMMANDS = {
     "explain": "name the cause of a log, and the fix",
     "env": "print export lines: CUDA_HOME, CUDNN_PATH, LD_LIBRARY_PATH ...",
     "diff": "show where recorded hosts differ",
-    "gpu": "run kernels and compare them with a reference",
     "rules": "list what the doctor knows, or show the page of one rule",
     "stacks": "list the stacks, or show the page of one",
 }
-RESERVED = {"fleet": "collect facts on each node (`python -m envcheck facts --output NODE.json`) and compare with diff"}
+RESERVED = {
+    "gpu": "the kernels are being written; `nox -s ppo-smoke` runs a small training",
+    "fleet": "collect facts on each node (`python -m envcheck facts --output NODE.json`) and compare with diff",
+}
 EXIT_CODES = (
     "exit codes: 0 no error, 1 at least one error, 2 usage or an invalid file, "
     "3 nothing wrong found but not all could be judged, 70 a fault of envcheck itself, 130 interrupted"

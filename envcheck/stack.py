@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_STACK = "verl-sglang-cu124"
-DIRECTORY = Path(__file__).parent / "stacks"
+DIRECTORY = Path(data.ROOT) / "stacks"
 
 
 @dataclass(frozen=True, kw_only=True)
