@@ -1,0 +1,96 @@
+"""Run by the environment's own Python: import modules and load extensions, one JSON line each. Standard library only.
+
+argv: a JSON object {"modules": […], "extensions": […], "pretend": bool}. A module that kills the process is the last
+line's "start"; the parent goes on behind it.
+"""
+
+import ctypes
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+import types
+
+
+def say(**row: object) -> None:
+    """Write one line of the protocol to the descriptor that the modules cannot reach."""
+    os.write(CHANNEL, (json.dumps(row) + "\n").encode())
+
+
+def pretend() -> None:
+    """Let torch answer as on a host with one H100: what a module asks before it chooses its imports."""
+    import torch  # the environment's
+
+    properties = types.SimpleNamespace(
+        name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=80 << 30, multi_processor_count=132, warp_size=32
+    )
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 1
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.get_device_capability = lambda *_: (9, 0)
+    torch.cuda.get_device_name = lambda *_: properties.name
+    torch.cuda.get_device_properties = lambda *_: properties
+
+
+def attempt(name: str) -> None:
+    """Import one module and say how that went."""
+    say(start=name)
+    try:
+        importlib.import_module(name)
+    except BaseException as error:  # noqa: BLE001  # SystemExit too: whatever a module does is what is reported
+        say(name=name, error=f"{type(error).__name__}: {error}"[:600], missing=getattr(error, "name", None))
+    else:
+        say(name=name)
+
+
+def bind(path: str, depth: int = 8) -> None:
+    """Load a library with all symbols; one that lies beside it is loaded first, as its package does.
+
+    ``libtorchaudio.so: cannot open shared object file: No such file or directory``
+    """
+    try:
+        ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+    except OSError as error:
+        beside = os.path.join(os.path.dirname(path), str(error).partition(": cannot open shared object file")[0])
+        if not depth or beside == path or not os.path.isfile(beside):
+            raise
+        bind(beside, depth - 1)
+        bind(path, depth - 1)
+
+
+def load(path: str) -> None:
+    """Load one extension in a child of its own, every symbol bound now."""
+    child = os.fork()
+    if not child:
+        try:
+            bind(path)
+        except OSError as error:
+            say(extension=path, error=str(error)[:600])
+            os._exit(0)
+        say(extension=path)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        say(extension=path, error=f"died of signal {os.WTERMSIG(status)}")
+
+
+def main() -> None:
+    """Do what the first argument asks."""
+    order = json.loads(sys.argv[1])
+    if order.get("pretend"):
+        pretend()
+    if order.get("extensions"):
+        importlib.import_module("torch")
+    for path in order.get("extensions", []):
+        load(path)
+    for name in order.get("modules", []):
+        attempt(name)
+
+
+if __name__ == "__main__":
+    CHANNEL = os.dup(1)
+    os.dup2(2, 1)
+    main()
+    sys.stdout.flush()
+    os._exit(0)
