@@ -251,7 +251,7 @@ def test_compiler_answers_that_are_none() -> None:
 
 
 def found_tools(host: RecordedHost, directory: str | None = None, *packages: Package) -> dict[str, Tool]:
-    return {item.name: item for item in tools.finish(host, tools.start(host, directory), packages, directory)}
+    return {item.name: item for item in tools.finish(tools.start(host, directory), packages, directory)}
 
 
 def test_tools_of_a_plain_host() -> None:

@@ -222,7 +222,7 @@ class Collection:
         return libraries.probe(self.host, wanted, self._known_toolkits, self._known_packages, self._known_loader)
 
     def _finished_tools(self, started: tools.Started) -> tuple[Tool, ...]:
-        return tools.finish(self.host, started, self._known_packages, self._directory)
+        return tools.finish(started, self._known_packages, self._directory)
 
     def _python_with_shadows(self) -> Python | Unknown:
         names = interpreters.SHADOWABLE

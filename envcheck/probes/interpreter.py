@@ -1,6 +1,5 @@
 """Describe the interpreter that runs this file. It is also sent to other interpreters: it must run on Python 3.6."""
 
-import json
 import os
 import sys
 
@@ -69,4 +68,6 @@ def _system_site_packages(prefix: str) -> bool:
 
 
 if __name__ == "__main__":
+    import json
+
     sys.stdout.write("\n" + json.dumps(describe()) + "\n")

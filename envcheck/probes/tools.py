@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 
 from envcheck.codec import Unknown
-from envcheck.facts import Package, Text, Tool
+from envcheck.facts import Package, Tool
 from envcheck.host import Completed, Host, Pending
-from envcheck.probes.together import guarded
 from envcheck.record import dataclass
 
-ASKED = ("ninja", "git", "ccache", "sccache", "uv", "make", "ray", "conda", "mamba")
-"""Programs that are run with --version; each answers within milliseconds, or no file tells its version."""
+BY_FILES = ("cmake", "pip", "uv")
+"""Programs whose version a folder beside them tells; cmake and uv are run where none does."""
+ASKED = ("ninja", "git", "ccache", "sccache")
+"""Programs that are run with --version; each answers within milliseconds."""
 SEEN = (
+    "docker",
     "patch",
+    "make",
     "curl",
     "wget",
     "tar",
@@ -27,8 +30,9 @@ SEEN = (
     "nvidia-smi",
 )
 """Programs of which it only matters that they are there."""
-PYTHON_SCRIPTS = frozenset({"ray", "conda", "mamba"})
+PYTHON_SCRIPTS = ("ray", "conda", "mamba")
 """They take a second to say their version: the package says it."""
+NOT_ASKED = Unknown("not asked: it only matters that it is there")
 NUMBER = re.compile(r"\d+(?:\.\d+)+(?:[a-z]\w*|[.\-+]\w+)?")
 
 
@@ -37,17 +41,20 @@ class Started:
     """The programs that were found, and those that were asked for their version."""
 
     paths: dict[str, str]
+    said: dict[str, str]
+    """Versions that files tell."""
     asked: dict[str, Pending]
 
 
 def start(host: Host, directory: str | None) -> Started:
     """Find the programs, in the target's environment first, and start those whose version only they tell."""
-    names = ("cmake", "pip", *ASKED, *SEEN)
+    names = (*BY_FILES, *ASKED, *PYTHON_SCRIPTS, *SEEN)
     paths = {name: path for name in names if (path := find(host, name, directory))}
-    asked = [name for name in ASKED if name in paths and name not in PYTHON_SCRIPTS]
-    if "cmake" in paths and not isinstance(cmake_version(host, paths["cmake"]), str):
-        asked.append("cmake")
-    return Started(paths=paths, asked={name: host.start([paths[name], "--version"]) for name in asked})
+    said = {name: by_files(host, name, path) for name, path in paths.items() if name in BY_FILES}
+    silent = [name for name, version in said.items() if version is None and name != "pip"]
+    asked = [*(name for name in ASKED if name in paths), *silent]
+    commands = {name: host.start([paths[name], "--version"]) for name in asked}
+    return Started(paths=paths, said={name: it for name, it in said.items() if it}, asked=commands)
 
 
 def find(host: Host, name: str, directory: str | None) -> str | None:
@@ -58,16 +65,17 @@ def find(host: Host, name: str, directory: str | None) -> str | None:
     return host.which("ninja-build", None) if name == "ninja" and not host.which(name) else host.which(name)
 
 
-def finish(host: Host, started: Started, packages: tuple[Package, ...], directory: str | None) -> tuple[Tool, ...]:
+def finish(started: Started, packages: tuple[Package, ...], directory: str | None) -> tuple[Tool, ...]:
     """Give the tools that were found; the target's pip and cmake wheels say their versions by their metadata."""
-    known = {item.name: item.version for item in packages}
+    beside = {name for name, path in started.paths.items() if directory and path.startswith(f"{directory}/")}
+    told = {*PYTHON_SCRIPTS, *beside}
+    known = {item.name: item.version for item in packages if item.name in told}
     found = []
     for name, path in started.paths.items():
         if name in started.asked:
             found.append(answered(name, path, started.asked[name].result()))
         else:
-            version = guarded(lambda name=name, path=path: _by_files(host, name, path, known, directory))  # type: ignore[misc]
-            found.append(Tool(name=name, path=path, version=version))
+            found.append(Tool(name=name, path=path, version=started.said.get(name) or known.get(name, NOT_ASKED)))
     return tuple(found)
 
 
@@ -80,28 +88,15 @@ def answered(name: str, path: str, done: Completed) -> Tool:
     return Tool(name=name, path=path, version=Unknown(f"{path} --version: {why}"), works=done.ok)
 
 
-def _by_files(host: Host, name: str, path: str, known: dict[str, Text], directory: str | None) -> Text:
-    if name == "cmake":
-        return cmake_version(host, path)
-    in_target = directory is not None and path.startswith(directory + "/")
-    if name in known and (in_target or name in PYTHON_SCRIPTS | {"pip"}):
-        return known[name]
-    if name == "pip":
-        return _pip_beside(host, path)
-    return Unknown("not asked: it only matters that it is there")
+def by_files(host: Host, name: str, path: str) -> str | None:
+    """Version by the wheel that a program comes from, or by CMake's folder, ``/usr/share/cmake-3.25``.
 
-
-def _pip_beside(host: Host, path: str) -> Text:
+    The programs themselves take 14 ms (cmake) and 300 ms (pip) to say it.
+    """
     prefix = host.realpath(path).rpartition("/bin/")[0]
-    found = [*host.glob(f"{prefix}/lib/python3*/*-packages/pip-*.dist-info")]
-    return found[-1].rpartition("/pip-")[2].removesuffix(".dist-info") if found else Unknown(f"not asked: {path}")
-
-
-def cmake_version(host: Host, path: str) -> Text:
-    """Version of CMake by its folder, ``/usr/share/cmake-3.25``: the program itself takes 14 ms to say it."""
-    prefix = host.realpath(path).rpartition("/bin/")[0]
-    wheels = host.glob(f"{prefix}/lib/python3*/site-packages/cmake-*.dist-info")
+    wheels = host.glob(f"{prefix}/lib/python3*/*-packages/{name}-*.dist-info")
     if len(wheels) == 1:
-        return wheels[0].rpartition("/cmake-")[2].removesuffix(".dist-info")
-    found = [name for name in host.glob(f"{prefix}/share/cmake-[0-9]*") if re.search(r"/cmake-\d+\.\d+$", name)]
-    return found[0].rpartition("-")[2] if len(found) == 1 else Unknown(f"no folder {prefix}/share/cmake-*")
+        return wheels[0].rpartition(f"/{name}-")[2].removesuffix(".dist-info")
+    folders = host.glob(f"{prefix}/share/cmake-[0-9]*") if name == "cmake" else []
+    found = [folder for folder in folders if re.search(r"/cmake-\d+\.\d+$", folder)]
+    return found[0].rpartition("-")[2] if len(found) == 1 else None
