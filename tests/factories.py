@@ -252,7 +252,7 @@ def without(facts: Facts, *names: str) -> Facts:
     return replace(facts, packages=tuple(item for item in there if item.name not in names))
 
 
-def changed(facts: Facts, name: str, **changes: Any) -> Facts:
+def changed(facts: Facts, name: str, /, **changes: Any) -> Facts:
     """Facts in which an installed package has other fields."""
     there = facts.packages if isinstance(facts.packages, tuple) else ()
     return replace(facts, packages=tuple(replace(item, **changes) if item.name == name else item for item in there))
