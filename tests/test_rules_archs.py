@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from envcheck.codec import Unknown
-from envcheck.facts import Extension, Facts
+from envcheck.facts import Extension, Facts, Package
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -30,7 +31,8 @@ def tagged(tag: str) -> Facts:
 
 
 def decord() -> Facts:
-    return make.changed(make.healthy(), "sgl-kernel", name="decord", tag="cp36-cp36m-manylinux2010_x86_64")
+    item = Package(name="decord", version="0.6.0", tag="cp36-cp36m-manylinux2010_x86_64")
+    return replace(make.healthy(), packages=(item,))
 
 
 def missing(package: str, *names: str) -> Facts:
