@@ -125,12 +125,12 @@ def _distribution_compiler(facts: Facts, gcc: str) -> tuple[Fix, ...]:
     name, release = _distribution(facts)
     take = f"export CC=/usr/bin/gcc-{gcc} CXX=/usr/bin/g++-{gcc} CUDAHOSTCXX=/usr/bin/g++-{gcc}"
     if manager(facts) == "apt":
-        older_debian = {"ubuntu": 23, "debian": 13}.get(name, 0) > release
-        if older_debian and name == "debian":
+        older_release = {"ubuntu": 23, "debian": 13}.get(name, 0) > release
+        if older_release and name == "debian":
             return _debian_compiler(facts, {12: "12", 11: "10"}.get(release, "9"))
         archive = ("apt-get install -y software-properties-common", "add-apt-repository -y ppa:ubuntu-toolchain-r/test")
         commands = as_root(
-            facts, *(archive if older_debian else ()), "apt-get update", f"apt-get install -y gcc-{gcc} g++-{gcc}"
+            facts, *(archive if older_release else ()), "apt-get update", f"apt-get install -y gcc-{gcc} g++-{gcc}"
         )
         return (Fix(text=f"Install GCC {gcc} and make builds take it", commands=(*commands, take)),)
     if manager(facts) == "dnf":
