@@ -17,11 +17,11 @@ COMMANDS = {
     "explain": "name the cause of a log, and the fix",
     "env": "print export lines: CUDA_HOME, CUDNN_PATH, LD_LIBRARY_PATH ...",
     "diff": "show where recorded hosts differ",
+    "gpu": "run kernels in the target interpreter and compare them with a reference",
     "rules": "list what the doctor knows, or show the page of one rule",
     "stacks": "list the stacks, or show the page of one",
 }
 RESERVED = {
-    "gpu": "the kernels are being written; `nox -s ppo-smoke` runs a small training",
     "fleet": "collect facts on each node (`python -m envcheck facts --output NODE.json`) and compare with diff",
 }
 EXIT_CODES = (
