@@ -130,7 +130,7 @@ def best(
     for item, signature in matcher.rows(found):
         if chosen and signature.rank <= chosen.signature.rank or failed[signature.name] > TRIES:
             continue
-        values = _values(signature, text, item, place)
+        values = values_of(signature, text, item, place)
         if values is None or not _around_fits(signature, place):
             failed[signature.name] += 1
         else:
@@ -138,7 +138,7 @@ def best(
     return chosen
 
 
-def _values(signature: Signature, text: str, item: str, place: Surroundings) -> dict[str, str] | None:
+def values_of(signature: Signature, text: str, item: str, place: Surroundings) -> dict[str, str] | None:
     """Give the names that a row's pattern takes from the line; None where it does not match."""
     if signature.pattern is None:
         return {}
