@@ -16,6 +16,7 @@ from scripts.cache import ROOT
 
 FLOOR = "3.10"
 PYTHONS = "CPython 3.10 to 3.14"
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def wanted(project: dict[str, Any]) -> dict[str, list[str]]:

@@ -1,0 +1,102 @@
+"""Check the locks: offline in a second that they are what the stack files say; with --network that they still resolve.
+
+Offline: generated from these inputs, not edited by hand, every line pinned and hashed, one version for each Python,
+no address of any index, every component in it, every override with reason, source and end, proof not stale.
+With --network: the same bytes again from scratch, pip takes each lock, and pip-compile's own answer compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from envcheck import errors
+from envcheck import stack as stacks
+from envcheck.errors import EnvcheckError
+from envcheck.stack import Stack
+from scripts import cli, lock_check_files, lock_check_network, lock_files, lock_tools, prove_record
+from scripts.cache import ROOT
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the command line."""
+    it = argparse.ArgumentParser(
+        prog="python -m scripts.lock_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    it.add_argument("--stack", action="append", help="a stack's name or file (default: every stack and the tools)")
+    it.add_argument("--network", action="store_true", help="also resolve again and compare the bytes")
+    it.add_argument("--pip-compile", action="store_true", help="also compare with pip-compile (minutes)")
+    it.add_argument("--python", help="interpreter for pip and pip-compile, of the stack's version (default: looked up)")
+    it.add_argument("--no-proof", action="store_true", help="do not ask for a proof")
+    it.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print every fault; give 1 where there is one."""
+    given = parser().parse_args(argv)
+    loaded = [stacks.load(name) for name in given.stack or stacks.names()]
+    faults = [fault for stack in loaded for fault in offline(stack, given.root, proof=not given.no_proof)]
+    faults += [] if given.stack else list(tools(given.root))
+    if given.network or given.pip_compile:
+        for stack in loaded:
+            faults += lock_check_network.check(stack, given.root, python=given.python, compare=given.pip_compile)
+    for fault in faults:
+        print(fault)
+    names = ", ".join(stack.name for stack in loaded)
+    print(f"{names}: {len(faults)} fault(s)" if faults else f"{names}: the locks are what the stack files say")
+    return errors.FINDINGS if faults else errors.OK
+
+
+def offline(stack: Stack, root: Path = ROOT, *, proof: bool = True) -> Iterator[str]:
+    """Say what is wrong with the locks of a stack, without the network."""
+    place = lock_files.directory(stack.name, root)
+    digest = lock_files.inputs_digest(stack)
+    for engine in stack.engines:
+        yield from lock_check_files.lock(stack, engine, place, digest)
+    yield from lock_check_files.build(place, digest)
+    yield from lock_check_files.generated(stack, place)
+    yield from (
+        f"{fault}: nox -s lock -- --stack {stack.name}"
+        for fault in lock_files.source_faults(stack, place / "sources.toml")
+    )
+    yield from lock_check_files.said(stack)
+    if proof:
+        yield from proofs(stack, place)
+
+
+def proofs(stack: Stack, place: Path) -> Iterator[str]:
+    """Say which engine has no proof for the lock as it is now."""
+    try:
+        found = prove_record.read(place)
+    except EnvcheckError as error:
+        yield str(error)
+        return
+    for engine in stack.engines:
+        path = place / f"requirements-{engine}.txt"
+        rows = [row for row in found.proofs if row.engine == engine] if found else []
+        command = f"nox -s lock_prove -- --stack {stack.name} --engine {engine}"
+        if not rows:
+            yield f"{path.name}: was never proven to run: {command}"
+        elif path.exists():
+            now = prove_record.sha256(path)
+            stale = [row.python for row in rows if row.lock_sha256 != now]
+            if stale:
+                yield f"{path.name}: its proof for Python {', '.join(stale)} is stale, the lock has changed: {command}"
+            yield from (f"{path.name}: failed its proof on {row.date}: {text}" for row in rows for text in row.failed)
+
+
+def tools(root: Path = ROOT) -> Iterator[str]:
+    """Say what is wrong with tools.txt and dev.txt."""
+    table = lock_tools.project(root)
+    cutoff = table["tool"]["envcheck"]["tools-cutoff"]
+    for name, wanted in lock_tools.wanted(table).items():
+        text = lock_tools.header(name, wanted, cutoff)[1]
+        yield from lock_check_files.whole(
+            root / "lockfiles" / name, text.removeprefix("inputs sha256:"), lock_tools.VERSIONS
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.run(main))
