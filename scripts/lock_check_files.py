@@ -80,7 +80,8 @@ def _ambiguous(name: str, pins: Iterable[Pin], pythons: Sequence[str]) -> Iterat
             used.add(pin.line)
             if pin.name in seen:
                 other = seen[pin.name].line
-                yield f"{name}, line {pin.line}: {pin.name} is there twice for Python {version}, see line {other}: {MEND}"
+                twice = f"{pin.name} is there twice for Python {version}, see line {other}"
+                yield f"{name}, line {pin.line}: {twice}: {MEND}"
             seen[pin.name] = pin
     for pin in listed:
         if pin.line not in used and not ELSEWHERE.search(pin.marker):

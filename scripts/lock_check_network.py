@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
 from scripts import env, lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
+from scripts.cache import ROOT
 from scripts.lock_text import Pin
 
 PIP_SECONDS = 540.0
@@ -38,7 +39,7 @@ def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
     for name, text in lock_files.pinned(stack, lock_resolve.resolve(stack)).items():
         path = place / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            yield f"{name}: resolving again gives other bytes: nox -s lock -- --stack {stack.name} --dry-run shows what moves"
+            yield f"{name}: resolving again gives other bytes, see nox -s lock -- --stack {stack.name} --dry-run"
 
 
 def accepted(path: Path, python: str) -> list[str]:
@@ -91,9 +92,7 @@ def differences(stack: Stack, engine: str, place: Path, python: str) -> Mapping[
     }
     print(f"{path.name}: pip-compile agrees on {len(mine.keys() & theirs.keys()) - len(moved)} of {len(mine)} pins")
     for name, (ours, other) in moved.items():
-        print(
-            f"  {name}: the lock has {ours}, pip-compile {other}: both satisfy what is asked, the resolvers choose in another order"
-        )
+        print(f"  {name}: the lock has {ours}, pip-compile {other}: both satisfy what is asked")
     for name in sorted(mine.keys() - theirs.keys()):
         print(f"  {name}: only in the lock: asked for by what was left out of the reduced input")
     return moved
@@ -112,7 +111,7 @@ def compiled(stack: Stack, lines: Sequence[str], python: str) -> dict[str, str]:
             environ["PIP_INDEX_URL"] = index
         tools = work / "tools"
         lock_uv.run(["venv", "--quiet", "--python", python, str(tools)])
-        pins = lock_files.ROOT / "lockfiles" / "tools.txt"
+        pins = ROOT / "lockfiles" / "tools.txt"
         lock_uv.run(
             [
                 "pip",

@@ -53,7 +53,8 @@ def run(wanted: Selection, prefix: Path, work: Path) -> Result:
     result.pretended = set(failed) - second.keys()
     loaded = loads(prefix, libraries, environ)
     result.extensions = len(libraries) - len(loaded)
-    result.faults = second | {os.path.relpath(path, site): text for path, text in loaded.items()}
+    found = second | {os.path.relpath(path, site): text for path, text in loaded.items()}
+    result.faults = {name: text.replace(f"{site}/", "") for name, text in found.items()}
     return result
 
 
