@@ -257,6 +257,66 @@ def test_symbol_names_that_overlap_are_damage() -> None:
         list(elf(bytes(data)).undefined())
 
 
+def with_tag(data: bytes, tag: int, value: int, *, new_tag: int | None = None) -> bytes:
+    """Change one dynamic entry."""
+    found = elf(data)
+    offset, size = struct.unpack_from("<Q", data, 120 + 8)[0], struct.unpack_from("<Q", data, 120 + 32)[0]
+    assert tag in found.dynamic
+    body = bytearray(data)
+    for place in range(offset, offset + size, 16):
+        if struct.unpack_from("<Q", body, place)[0] == tag:
+            body[place : place + 16] = struct.pack("<QQ", tag if new_tag is None else new_tag, value)
+    return bytes(body)
+
+
+STRTAB, SYMTAB, STRSZ, HASH, VERNEEDNUM, UNHEARD_OF = 5, 6, 10, 4, 0x6FFFFFFF, 0x60000000
+
+
+def test_no_string_table_or_one_of_impossible_size() -> None:
+    for data in (with_tag(WHOLE, STRTAB, 0, new_tag=UNHEARD_OF), with_tag(WHOLE, STRSZ, 1 << 40)):
+        with pytest.raises(BinaryError, match="damaged: a string table of"):
+            _ = elf(data).needed
+
+
+def test_strings_outside_the_table_or_without_an_end() -> None:
+    with pytest.raises(BinaryError, match="a string outside the string table"):
+        _ = elf(with_tag(WHOLE, STRSZ, 1)).needed
+    with pytest.raises(BinaryError, match="a string without an end"):
+        _ = elf(with_tag(WHOLE, STRSZ, 4)).needed
+
+
+def test_a_long_string_is_read_whole() -> None:
+    name = "lib" + "x" * 5000 + ".so"
+    assert elf(tiny_elf.shared(needed=[name])).needed == (name,)
+
+
+def test_no_symbol_table() -> None:
+    found = elf(with_tag(WHOLE, SYMTAB, 0, new_tag=UNHEARD_OF))
+    assert list(found.undefined()) == []
+    assert not found.defines("bar")
+
+
+def test_a_symbol_table_of_impossible_size() -> None:
+    data = tiny_elf.shared(undefined=["a"], defined=["b"], sysv=True)
+    body = bytearray(data)
+    place = elf(data).offset_of(elf(data).dynamic[HASH][0])
+    body[place + 4 : place + 8] = b"\xff\xff\xff\x7f"
+    with pytest.raises(BinaryError, match="a table of 2147483647 symbols"):
+        list(elf(bytes(body)).undefined())
+
+
+def test_a_table_of_versions_that_leads_back_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(with_tag(WHOLE, VERNEEDNUM, 60000))
+    place = elf(bytes(data)).offset_of(elf(bytes(data)).dynamic[0x6FFFFFFE][0])
+    data[place + 2 : place + 4] = b"\xff\xff"  # auxiliary entries
+    data[place + 16 + 12 : place + 16 + 16] = bytes(4)  # … whose first one leads nowhere: the list ends there
+    data[place + 12 : place + 16] = bytes(4)
+    assert len(elf(bytes(data)).needs) == 1
+    monkeypatch.setattr("envcheck.binary.elf.MAX_ENTRIES", 3)
+    with pytest.raises(BinaryError, match="a table of versions without an end"):
+        _ = elf(tiny_elf.shared(needs={"liba.so": ["A_1", "A_2", "A_3"], "libb.so": ["B_1", "B_2", "B_3"]})).needs
+
+
 def word_of(data: bytes) -> str:
     """Ask a file all that the program asks; what it is instead of a library, or ``read``."""
     try:
@@ -298,6 +358,18 @@ def test_damage_is_a_clear_word_and_never_another_error(data: st.DataObject) -> 
 @given(st.binary(max_size=400))
 def test_any_bytes_after_the_magic(tail: bytes) -> None:
     assert word_of(b"\x7fELF\x02\x01\x01" + tail)
+
+
+class BrokenDisk(io.BytesIO):
+    """A file whose reads fail."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(5, f"Input/output error after {size} bytes")
+
+
+def test_a_disk_that_fails_is_named() -> None:
+    with pytest.raises(BinaryError, match="could not be read: Input/output error"):
+        Image(BrokenDisk(WHOLE), "/x.so").at(0, 4)
 
 
 def test_recorded_bytes_are_read_alike() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from envcheck.binary.ldso import Files, Library, Process, default_directories, expand
-from envcheck.host import RecordedHost
+from envcheck.host import LocalHost, RecordedHost
 from tests.test_binary_ldcache import X86_64, new
 from tests.tiny_elf import shared
 
@@ -195,3 +196,15 @@ def test_files_are_opened_once_and_closed() -> None:
 
 def test_a_library_knows_its_directory() -> None:
     assert Library(path="/a/b/c.so", through="", elf=None).origin == "/a/b"
+
+
+def test_a_file_that_may_not_be_read_stops_the_search(tmp_path: Path) -> None:
+    """A directory of the library's name: the loader finds it and cannot use it."""
+    (tmp_path / "liba.so").mkdir()
+    (tmp_path / "ext.so").write_bytes(shared(needed=["liba.so"], rpath=str(tmp_path)))
+    files = Files(LocalHost(environ={}))
+    library = Process(files, str(tmp_path / "ext.so"), {}).program
+    found = library.needs["liba.so"]
+    assert found is not None
+    assert found.fault.startswith("could not be opened")
+    files.close()

@@ -196,6 +196,7 @@ def test_python_tag(tmp_path: Path, tag: str, module: str, expected: list[str]) 
             NAME, {"record": {"x": "gone.py,sha256=A,1"}}, ["a file of RECORD is not in the wheel"], id="gone"
         ),
         pytest.param(NAME, {"record": {"x": "\0"}}, None, id="garbage"),
+        pytest.param(NAME, {"record": {"x": "x" * 200_000}}, ["RECORD cannot be read"], id="endless-line"),
     ],
 )
 def test_metadata_and_record(tmp_path: Path, name: str, options: dict[str, object], expected: list[str] | None) -> None:
@@ -283,7 +284,7 @@ def test_what_was_unpacked_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_member_larger_than_it_says(tmp_path: Path) -> None:
-    """The size in the central directory is what was judged; more bytes than that are not written."""
+    """The size in the central directory is what was judged; zipfile reads no more, and the checksum tells."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("demo/a", b"x" * 100)

@@ -162,3 +162,10 @@ def test_preloaded_libraries_are_said_to_be() -> None:
     found = entries(files, environ={"LD_PRELOAD": "/opt/libcudart.so.12"})["libcudart.so.12"]
     assert (found.path, found.through) == ("/opt/libcudart.so.12", "LD_PRELOAD")
     assert found.wanted == f"{NVIDIA}/cuda_runtime/lib/libcudart.so.12"
+
+
+def test_a_wheel_of_another_vendor_gives_no_version() -> None:
+    """libcuda in a folder of the NVIDIA wheels: no wheel is known for it."""
+    files = {f"{NVIDIA}/compat/lib/libcuda.so.1": library("libcuda.so.1")}
+    found = entries(files, environ={"LD_LIBRARY_PATH": f"{NVIDIA}/compat/lib"})["libcuda.so.1"]
+    assert (found.path, found.version) == (f"{NVIDIA}/compat/lib/libcuda.so.1", None)

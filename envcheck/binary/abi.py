@@ -40,10 +40,7 @@ def uses_old_string(symbol: str) -> bool:
     if "Ss" not in symbol:
         return False
     at = 2
-    while at < len(symbol):
-        found = PART.match(symbol, at)
-        if found is None:
-            return False
+    while found := PART.match(symbol, at):
         if found.group() == "Ss":
             return True
         at = found.end() + int(found.group(1) or 0)

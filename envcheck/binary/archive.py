@@ -124,8 +124,6 @@ class Archive:
                 while chunk:
                     digest.update(chunk)
                     size += len(chunk)
-                    if size > info.file_size:
-                        raise zipfile.BadZipFile(f"{info.filename} is larger than the archive says")
                     sink.write(chunk)
                     if text is not None:
                         text.append(chunk)

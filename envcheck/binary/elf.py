@@ -89,24 +89,26 @@ class Elf:
         raise BinaryError(f"damaged: address {address:#x} lies in no segment")
 
     @cached_property
+    def _string_table(self) -> tuple[int, int]:
+        """Offset and size of the dynamic string table."""
+        address, size = self._one(DT_STRTAB), self._one(DT_STRSZ)
+        if address is None or size is None or size > MAX_TABLE_BYTES:
+            raise BinaryError(f"damaged: a string table of {size or 'no'} bytes")
+        return self.offset_of(address), size
+
+    @cached_property
     def strings(self) -> bytes:
         """The dynamic string table."""
-        address, size = self._one(DT_STRTAB), self._one(DT_STRSZ)
-        if address is None or size is None:
-            raise BinaryError("damaged: no dynamic string table")
-        if size > MAX_TABLE_BYTES:
-            raise BinaryError(f"damaged: a string table of {size} bytes")
-        return self.image.at(self.offset_of(address), size)
+        return self.image.at(*self._string_table)
 
     def string(self, at: int) -> str:
         """Give one string, read alone where the whole table was not read yet (libtorch's has 13 MB)."""
         if "strings" in self.__dict__:
             return text(self.strings, at)
-        address, size = self._one(DT_STRTAB), self._one(DT_STRSZ)
-        if address is None or size is None or at >= size:
+        offset, size = self._string_table
+        if at >= size:
             raise BinaryError("damaged: a string outside the string table")
-        start = self.offset_of(address) + at
-        length = min(size - at, 256)
+        start, length = offset + at, min(size - at, 256)
         while True:
             data = self.image.at(start, length)
             end = data.find(b"\0")

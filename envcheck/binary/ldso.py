@@ -10,7 +10,6 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from envcheck.binary import ldcache
 from envcheck.binary.elf import Elf
@@ -22,16 +21,19 @@ TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu", "ppc64
 MAX_LIBRARIES = 2000
 
 
-@dataclass(kw_only=True, eq=False)
 class Library:
     """One file in the process: ``needs`` maps each needed name to its library, None where the loader finds none."""
 
-    path: str
-    through: str
-    elf: Elf | None
-    fault: str = ""
-    loader: Library | None = None
-    needs: dict[str, Library | None] = field(default_factory=dict)
+    def __init__(
+        self, *, path: str, through: str, elf: Elf | None, fault: str = "", loader: Library | None = None
+    ) -> None:
+        """Keep what is known; its needs are worked out later."""
+        self.path = path
+        self.through = through
+        self.elf = elf
+        self.fault = fault
+        self.loader = loader
+        self.needs: dict[str, Library | None] = {}
 
     @property
     def origin(self) -> str:
