@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from envcheck.codec import Unknown
-from envcheck.facts import Extension, Facts, Package
+from envcheck.facts import Extension, Facts
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -30,13 +29,11 @@ def tagged(tag: str) -> Facts:
     return make.changed(make.healthy(), "sgl-kernel", tag=tag)
 
 
-def decord() -> Facts:
-    item = Package(name="decord", version="0.6.0", tag="cp36-cp36m-manylinux2010_x86_64")
-    return replace(make.healthy(), packages=(item,))
-
-
 def missing(package: str, *names: str) -> Facts:
     return make.changed(make.healthy(), package, extensions=(Extension(path="/x.so", needed=names, missing=names),))
+
+
+PRELOADED = make.having(missing("sgl-kernel", "libnvJitLink.so.12"), make.package("torch", "2.6.0", cuda="12.4"))
 
 
 @pytest.mark.parametrize(
@@ -86,11 +83,16 @@ def missing(package: str, *names: str) -> Facts:
             "wheel-not-for-this-host", tagged("cp38-abi3-manylinux2014_x86_64"), LAUNCH, "ok", id="older-abi3"
         ),
         pytest.param("wheel-not-for-this-host", tagged("py3-none-any"), LAUNCH, "ok", id="any"),
-        pytest.param("wheel-not-for-this-host", tagged("cp39-cp39-linux_x86_64"), LAUNCH, "error", id="other-python"),
+        pytest.param(
+            "wheel-not-for-this-host",
+            tagged("cp38-cp38-manylinux_2_28_x86_64"),
+            LAUNCH,
+            "ok",
+            id="the-tag-inside-often-lies",
+        ),
         pytest.param(
             "wheel-not-for-this-host", tagged("cp310-cp310-linux_aarch64"), LAUNCH, "error", id="other-machine"
         ),
-        pytest.param("wheel-not-for-this-host", decord(), LAUNCH, "ok", id="decords-own-metadata-lies"),
         pytest.param("wheel-not-for-this-host", tagged("odd"), LAUNCH, "ok", id="no-tag"),
         pytest.param("wheel-not-for-this-host", UNREAD, LAUNCH, "unknown", id="tags-unread"),
         pytest.param("cuda-library-not-found", make.healthy(), LAUNCH, "ok", id="all-found"),
@@ -105,6 +107,10 @@ def missing(package: str, *names: str) -> Facts:
             "ok",
             id="another-rules-business",
         ),
+        pytest.param(
+            "cuda-library-not-found", missing("sgl-kernel", "libnvJitLink.so.12"), LAUNCH, "error", id="nvjitlink"
+        ),
+        pytest.param("cuda-library-not-found", PRELOADED, LAUNCH, "ok", id="torch-2.6-loads-it-first"),
         pytest.param("cuda-library-not-found", UNREAD, LAUNCH, "unknown", id="libraries-unread"),
         pytest.param("cmake-too-new", make.healthy(), TE, "ok", id="cmake-3"),
         pytest.param(

@@ -127,6 +127,12 @@ CU13 = make.having(make.healthy(), make.package("torch", "2.11.0", cuda="13.0"))
         pytest.param("libnvrtc-not-found", make.healthy(), "ok", id="nvrtc-found"),
         pytest.param("libnvrtc-not-found", missing("sgl-kernel", "libnvrtc.so.12"), "error", id="by-the-bytes"),
         pytest.param("libnvrtc-not-found", UNREAD_KERNEL, "error", id="by-the-loader"),
+        pytest.param(
+            "libnvrtc-not-found",
+            make.having(missing("sgl-kernel", "libnvrtc.so.12"), make.package("torch", "2.6.0", cuda="12.4")),
+            "ok",
+            id="torch-2.6-loads-it-first",
+        ),
         pytest.param("libnvrtc-not-found", make.bare(), "not-applicable", id="no-user"),
         pytest.param("libnvrtc-not-found", replace(UNREAD_KERNEL, loader=Unknown("x")), "unknown", id="loader-unread"),
         pytest.param("libcuda-symlink-missing", make.healthy(), "ok", id="link"),

@@ -110,8 +110,12 @@ def hidden(name: str, path: str, version: str, wheel: str) -> LoaderEntry:
             id="header-unread",
         ),
         pytest.param("cudnn-too-old", make.healthy(), make.target(trainer="megatron"), "ok", id="te-1.7"),
-        pytest.param("cudnn-too-old", make.lts(cudnn=PIP), LTS_TE, "error", id="te-2-needs-9.3"),
+        pytest.param("cudnn-too-old", make.lts(cudnn=PIP), LTS_TE, "warning", id="te-2-asks-for-9.3"),
         pytest.param("cudnn-too-old", make.lts(), LTS_TE, "ok", id="te-2-has-9.8"),
+        pytest.param("cudnn-too-old", make.lts(cudnn=PIP), make.target(make.LTS), "ok", id="nobody-uses-te"),
+        pytest.param(
+            "cudnn-too-old", make.lts(cudnn=(library("8.9.7", selected=True),)), LTS_TE, "error", id="cudnn-8"
+        ),
         pytest.param(
             "cudnn-too-old",
             make.having(

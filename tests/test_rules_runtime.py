@@ -175,7 +175,11 @@ def test_limits_of_the_host(rule: str, facts: Facts, expected: str) -> None:
             id="saver",
         ),
         pytest.param(
-            "allocator-conf-unsupported", told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"), VLLM, "error", id="vllm"
+            "allocator-conf-unsupported",
+            told(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"),
+            VLLM,
+            "error",
+            id="vllm",
         ),
         pytest.param(
             "allocator-conf-unsupported",

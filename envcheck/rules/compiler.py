@@ -108,7 +108,7 @@ def _too_new(facts: Facts, target: Target, compiler: Compiler, known_limit: tupl
         found=f"{compiler.path} {compiler.version} {compiler.why}".rstrip(),
         expected=f"GCC <= {limit}",
         fix=(*older_compiler(facts, limit), *remedy.compiler(facts, target)),
-        severity="warning" if forced else subjects.at_run_time(facts, target),
+        severity="warning" if forced and target.stage == "build" else subjects.at_run_time(facts, target),
         sources=(source,),
     )
 

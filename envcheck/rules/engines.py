@@ -49,7 +49,7 @@ def _has(found: Package, module: str, target: Target) -> bool:
 
 def _without_module(found: Package, module: str, target: Target) -> Finding:
     return Finding(
-        summary=f"sglang {found.version} has no {module}, which verl imports",
+        summary=f"sglang {found.version} has no {module}, which the verl of this stack imports",
         found=f"sglang {found.version}",
         expected=f"sglang {target.stack.component('sglang').version}",
         fix=(remedy.locked(target),),
@@ -99,7 +99,10 @@ def vllm_pin_conflict(facts: Facts, target: Target) -> Iterator[Finding]:
     declaring = target.limits.first("verl", verl=found["verl"])
     if satisfies(found["vllm"], asked):
         return
-    if target.engine == "vllm":
+    pinned = subjects.wanted_component(target, "vllm")
+    if pinned is not None and satisfies(found["vllm"], f"=={pinned.version}"):
+        yield _vllm(found, target, "the stack pins this pair, which goes together", declaring, "ok", asked)
+    elif target.engine == "vllm":
         yield _vllm(found, target, "the rollout needs a vLLM that verl knows", declaring, "error", asked)
     else:
         yield _vllm(found, target, "harmless: the SGLang engine does not use vLLM's rollout", declaring, "ok", asked)

@@ -100,12 +100,14 @@ def _wanted_names(target: Target) -> set[str]:
     sources=("https://github.com/sgl-project/sglang/issues/5002",),
     fix=("Put the wheel's folder nvidia/cuda_nvrtc/lib on LD_LIBRARY_PATH.",),
 )
-def libnvrtc_not_found(facts: Facts, _target: Target) -> Iterator[Finding]:
+def libnvrtc_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
     """Whatever links libnvrtc finds it."""
     users = [name for name in NVRTC_USERS if package(facts, name)]
     if not users:
         msg = "nothing that links libnvrtc is installed"
         raise NotApplicable(msg)
+    if preloaded(facts, target, "libnvrtc", "cuda-nvrtc"):
+        return
     for name in sorted(_missing_nvrtc(facts, users)):
         wanted = next((item.wanted for item in entries(facts, "libnvrtc") if item.wanted), None)
         sites = subjects.python(facts).site_packages
@@ -117,6 +119,15 @@ def libnvrtc_not_found(facts: Facts, _target: Target) -> Iterator[Finding]:
             expected=f"{name} on the loader's path",
             fix=(_search(folder),),
         )
+
+
+def preloaded(facts: Facts, target: Target, library: str, wheel: str) -> bool:
+    """Tell whether importing torch loads a library from its wheel before anything else needs it."""
+    torch = subjects.installed_version(facts, "torch")
+    row = target.limits.first("torch-preload", torch=torch) if torch else None
+    have = subjects.versions(facts)
+    in_wheel = any(f"nvidia-{wheel}{ending}" in have for ending in ("-cu12", "-cu13", ""))
+    return row is not None and library in row.give["libraries"].split() and in_wheel
 
 
 def _search(folder: str) -> Fix:

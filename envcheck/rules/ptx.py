@@ -52,7 +52,8 @@ def _ptx_severity(facts: Facts, target: Target, cuda: str, *, other_major: bool)
     if other_major:
         return "warning" if target.stage == "build" else subjects.at_run_time(facts, target)
     ptx = "+PTX" in subjects.variable(facts, "TORCH_CUDA_ARCH_LIST")
-    return "ok" if subjects.minor(cuda) == target.stack.cuda.default and not ptx else "warning"
+    own = subjects.minor(cuda) == target.stack.cuda.default and not ptx
+    return "ok" if own or subjects.at_run_time(facts, target) == "ok" else "warning"
 
 
 @rule(

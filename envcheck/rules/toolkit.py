@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Toolkit
 from envcheck.limits import satisfies
-from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
+from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, rule
 from envcheck.rules import remedy, subjects
 
 QUOTES = "\u201c\u201d\u2018\u2019\"'"
@@ -92,7 +92,7 @@ def cuda_home_invalid(facts: Facts, target: Target) -> Iterator[Finding]:
                 found=f"{name}={value}",
                 expected="the directory of one toolkit, which has bin/nvcc in it",
                 fix=_right_home(facts, target),
-                severity=subjects.at_run_time(facts, target),
+                severity="warning" if subjects.at_run_time(facts, target) == "ok" else "error",
             )
 
 
@@ -164,8 +164,13 @@ def _other_cuda(facts: Facts, target: Target, toolkit: Toolkit, wanted: str) -> 
         found=f"{toolkit.path} {cuda} {toolkit.why}".rstrip(),
         expected=f"CUDA {wanted}",
         fix=(*others(facts, target), remedy.toolchain(target)),
-        severity=subjects.at_run_time(facts, target) if not same_major or apex else "warning",
+        severity=_weight(facts, target, breaks=not same_major or apex),
     )
+
+
+def _weight(facts: Facts, target: Target, *, breaks: bool) -> Severity:
+    weight = subjects.at_run_time(facts, target)
+    return "warning" if weight == "error" and not breaks else weight
 
 
 def _apex_is_built(facts: Facts, target: Target) -> bool:
@@ -200,7 +205,7 @@ def nvcc_too_old_for_gpu(facts: Facts, target: Target) -> Iterator[Finding]:
             found=f"CUDA {cuda} in {toolkit.path}, GPU of compute capability {gpu}",
             expected=f"CUDA {wanted}",
             fix=(*others(facts, target), remedy.toolchain(target)),
-            severity=subjects.at_run_time(facts, target) if wanted == row.need["cuda"] else "warning",
+            severity=_weight(facts, target, breaks=wanted == row.need["cuda"]),
             sources=(row.source,),
         )
 

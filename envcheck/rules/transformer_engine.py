@@ -69,8 +69,14 @@ def te_torch_extension_missing(facts: Facts, target: Target) -> Iterator[Finding
                 facts, "Or from the index", "--no-build-isolation", f"transformer-engine[pytorch]=={version}"
             ),
         ),
-        severity=weight(target),
+        severity="ok" if _of_the_lock(target, version) else weight(target),
     )
+
+
+def _of_the_lock(target: Target, version: str) -> bool:
+    """The lock installs the parts that are wheels for every trainer; the extension is built where it is needed."""
+    pinned = {item.version for item in target.stack.components if item.distribution.startswith("transformer-engine-")}
+    return target.trainer != "megatron" and version in pinned
 
 
 @rule(
