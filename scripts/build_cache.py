@@ -55,7 +55,7 @@ def find() -> CompilerCache | None:
     return None
 
 
-def environment(found: CompilerCache, wrappers: Path, environ: dict[str, str], base: str) -> dict[str, str]:
+def environment(found: CompilerCache, wrappers: Path, environ: dict[str, str]) -> dict[str, str]:
     """Give the variables that put the cache in front of the compilers of ``environ``; writes the wrappers."""
     nvcc = f"{environ['CUDA_HOME']}/bin/nvcc" if environ.get("CUDA_HOME") else None
     cc, cxx = environ.get("CC", "gcc"), environ.get("CXX", "g++")
@@ -68,17 +68,16 @@ def environment(found: CompilerCache, wrappers: Path, environ: dict[str, str], b
     }
     if nvcc:
         out["PYTORCH_NVCC"] = _wrapper(wrappers / "nvcc", f'{REWRITE}exec "{found.path}" "{nvcc}" "$@"')
-    return out | settings(found, base)
+    return out | settings(found)
 
 
-def settings(found: CompilerCache, base: str) -> dict[str, str]:
-    """Give the cache's own settings; ``base`` is the tree whose absolute paths do not count."""
+def settings(found: CompilerCache) -> dict[str, str]:
+    """Give the cache's own settings; no base directory, which would change the paths that assertions print."""
     if found.kind == "sccache":
         return {"SCCACHE_DIR": str(found.directory), "SCCACHE_CACHE_SIZE": MAX_SIZE}
     return {
         "CCACHE_DIR": str(found.directory),
         "CCACHE_MAXSIZE": MAX_SIZE,
-        "CCACHE_BASEDIR": base,
         "CCACHE_COMPILERCHECK": "content",
         "CCACHE_NOHASHDIR": "1",
     }

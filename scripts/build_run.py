@@ -159,7 +159,7 @@ def environment(
         out["NVCC_APPEND_FLAGS"] = " ".join(f"-Xcompiler {flag}" for flag in flags)
     if cached and native(context):
         wrappers = cache("wrappers", context.component.name)
-        out |= build_cache.environment(cached, wrappers, out, str(seen))
+        out |= build_cache.environment(cached, wrappers, out)
     return out
 
 
