@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from envcheck.codec import Unknown
 from envcheck.facts import Compiler, Facts, Toolkit
 from envcheck.limits import satisfies
+from envcheck.record import dataclass
 from envcheck.stack import Component, Recipe, Stack
 
 FALLBACK_MEMORY_BYTES = 4 << 30
@@ -40,9 +40,12 @@ class Choices:
         return ";".join(arch.replace(".", "") for arch in self.archs)
 
 
-def choose(facts: Facts, stack: Stack) -> Choices:
-    """Choose for this host and stack; unknown facts count as absent."""
-    toolkit = usable_toolkit(facts, stack)
+def choose(facts: Facts, stack: Stack, *, cuda: str | None = None) -> Choices:
+    """Choose for this host and stack; unknown facts count as absent. ``cuda`` names another CUDA than the stack's."""
+    own = stack.cuda.default
+    toolkit = usable_toolkit(facts, cuda or own)
+    if toolkit is None and cuda and cuda.split(".")[0] == own.split(".")[0]:
+        toolkit = usable_toolkit(facts, own)  # another minor release compiles and runs; torch only warns
     limit = _gcc_limit(toolkit)
     return Choices(
         cuda_home=toolkit.path if toolkit else None,
@@ -56,8 +59,15 @@ def choose(facts: Facts, stack: Stack) -> Choices:
     )
 
 
-def usable_toolkit(facts: Facts, stack: Stack) -> Toolkit | None:
-    """Give the toolkit of the stack's CUDA that has nvcc and headers; the selected one first."""
+def torch_cuda(facts: Facts) -> str | None:
+    """CUDA release that the installed torch was built for, as ``12.4``; what is compiled against it must be of it."""
+    packages = () if isinstance(facts.packages, Unknown) else facts.packages
+    found = next((item.cuda for item in packages if item.name == "torch"), None)
+    return found if isinstance(found, str) else None
+
+
+def usable_toolkit(facts: Facts, cuda: str) -> Toolkit | None:
+    """Give the toolkit of that CUDA release that has nvcc and headers; the selected one first."""
     toolkits = _items(facts.toolkits)
     fitting = [
         item
@@ -65,7 +75,7 @@ def usable_toolkit(facts: Facts, stack: Stack) -> Toolkit | None:
         if isinstance(item.nvcc, str)
         and item.headers is True
         and isinstance(item.version, str)
-        and satisfies(item.version, f"=={stack.cuda.default}.*")
+        and satisfies(item.version, f"=={cuda}.*")
     ]
     return next(iter(sorted(fitting, key=lambda item: not item.selected)), None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from envcheck.choices import Choices, choose, fill, jobs, session, usable_toolki
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Package
 from envcheck.model import Target
+from envcheck.record import dataclass, field
 from envcheck.stack import Component
 
 TOOLCHAIN_PREFIX = "~/.cache/envcheck/toolchains/cuda-{version}"
@@ -84,7 +84,7 @@ def _ordered(steps: list[Step]) -> list[Step]:
 
 def _toolchain(facts: Facts, target: Target, *, building: bool) -> Step:
     cuda = target.stack.cuda
-    toolkit = usable_toolkit(facts, target.stack)
+    toolkit = usable_toolkit(facts, cuda.default)
     skipped = f"CUDA {cuda.default} is at {toolkit.path}" if toolkit else None
     if not building and skipped is None:
         skipped = "nothing has to be compiled"

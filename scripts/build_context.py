@@ -144,7 +144,7 @@ def _component(stack: Stack, name: str, wishes: Wishes) -> Component:
 def _chosen(stack: Stack, wishes: Wishes, *, compiles: bool) -> tuple[Facts, Choices]:
     """Collect the facts as a build would meet them: with the toolkit and the compilers that were chosen."""
     facts = collect(LocalHost(), python=wishes.python, only=KEYS)
-    choices = chooser.choose(facts, stack)
+    choices = chooser.choose(facts, stack, cuda=chooser.torch_cuda(facts))
     home = choices.cuda_home or _provisioned(stack)
     if not compiles or home is None:
         return facts, choices
@@ -153,7 +153,7 @@ def _chosen(stack: Stack, wishes: Wishes, *, compiles: bool) -> tuple[Facts, Cho
     environ |= {name: path for name, path in compilers.items() if path}
     seen = collect(LocalHost(environ=environ), python=wishes.python, only=BEFORE | {"python"})
     facts = dataclasses.replace(facts, environment=seen.environment, toolkits=seen.toolkits, compilers=seen.compilers)
-    return facts, chooser.choose(facts, stack)
+    return facts, chooser.choose(facts, stack, cuda=chooser.torch_cuda(facts))
 
 
 def _provisioned(stack: Stack) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from envcheck import exports, limits, stack
-from envcheck.choices import choose, jobs
+from envcheck.choices import choose, jobs, torch_cuda
 from envcheck.codec import Unknown
 from envcheck.facts import Compiler, Facts, Gpu, LibraryCopy, Os, Package, Python, Resources, Toolkit
 from envcheck.model import Target
@@ -159,6 +159,24 @@ def test_jobs_of_flash_attn_obey_the_cgroup(limit: int | None, expected: int) ->
 def test_other_toolkits_are_not_taken(unfit: Toolkit) -> None:
     assert choose(host(toolkits=(unfit,)), SEED).cuda_home is None
     assert choose(host(toolkits=(unfit, toolkit())), SEED).cuda_home == "/usr/local/cuda-12.4"
+
+
+@pytest.mark.parametrize(
+    ("torch", "there", "expected"),
+    [
+        pytest.param("13.0", "13.0.88", "/usr/local/cuda-13.0", id="its-own"),
+        pytest.param("12.1", "12.4.131", "/usr/local/cuda-12.4", id="same-major"),
+        pytest.param("13.0", "12.4.131", None, id="other-major"),
+    ],
+)
+def test_what_compiles_against_torch_is_of_its_cuda(torch: str, there: str, expected: str | None) -> None:
+    facts = host(toolkits=(toolkit(there),), packages=(Package(name="torch", version="2", cuda=torch),))
+    assert choose(facts, SEED, cuda=torch_cuda(facts)).cuda_home == expected
+
+
+def test_without_torch_the_stack_decides() -> None:
+    assert torch_cuda(host(packages=Unknown("x"))) is None
+    assert torch_cuda(host(packages=(Package(name="torch", version="2+cpu"),))) is None
 
 
 def test_compilers_that_nvcc_refuses_are_not_taken() -> None:
