@@ -6,27 +6,47 @@ a fact that could not be read is ``Unknown`` and is written ``{"unknown": "why"}
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from envcheck.errors import DataError
+from envcheck.record import dataclass, names_of
 
 T = TypeVar("T")
 
 SCALARS = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
 
 
-@dataclasses.dataclass(frozen=True)
 class Unknown:
     """A fact that could not be read, and why."""
 
     unknown: str
 
+    def __init__(self, unknown: str) -> None:
+        """Keep the reason."""
+        self.__dict__["unknown"] = unknown
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: it is frozen."""
+        message = f"cannot change {name} of an unknown fact"
+        raise AttributeError(message)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal where the reasons are."""
+        return isinstance(other, Unknown) and self.unknown == other.unknown
+
+    def __hash__(self) -> int:
+        """Hash of the reason."""
+        return hash(("unknown", self.unknown))
+
+    def __repr__(self) -> str:
+        """As it is written in code."""
+        return f"Unknown({self.unknown!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Where:
     """The document and the key path that is being read, for error messages."""
 
@@ -49,12 +69,7 @@ class Where:
 def fields_of(cls: typing.Hashable) -> dict[str, tuple[Any, bool]]:
     """Field name -> (type, required) of a dataclass, annotations resolved."""
     hints = typing.get_type_hints(cls)
-    missing = dataclasses.MISSING
-    return {
-        field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
-        if field.init
-    }
+    return {name: (hints[name], required) for name, required in names_of(cls).items()}
 
 
 def decode(kind: Any, value: Any, where: Where) -> Any:  # noqa: ANN401  # any annotation, any document
@@ -68,7 +83,7 @@ def decode(kind: Any, value: Any, where: Where) -> Any:  # noqa: ANN401  # any a
         return _decode_dict(typing.get_args(kind)[1], value, where)
     if origin is typing.Literal:
         return _decode_literal(typing.get_args(kind), value, where)
-    if dataclasses.is_dataclass(kind):
+    if names_of(kind):
         return _decode_dataclass(typing.cast("type", kind), value, where)
     return _decode_scalar(kind, value, where)
 
@@ -131,11 +146,10 @@ def encode(value: Any) -> Any:  # noqa: ANN401  # any fact
     """Turn dataclasses into plain JSON data; fields that are None are left out."""
     if isinstance(value, Unknown):
         return {"unknown": value.unknown}
-    if dataclasses.is_dataclass(value):
-        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: encode(item) for name, item in pairs if item is not None}
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     if isinstance(value, dict):
         return {key: encode(item) for key, item in value.items()}
-    return value
+    pairs = ((name, getattr(value, name)) for name in names_of(type(value)))
+    found = {name: encode(item) for name, item in pairs if item is not None}
+    return found if found or names_of(type(value)) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import types
@@ -10,6 +9,7 @@ import typing
 from typing import Any
 
 from envcheck.codec import Unknown, fields_of
+from envcheck.record import names_of
 
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 UNKNOWN = {
@@ -45,7 +45,7 @@ def of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN40
         return {"type": "object", "additionalProperties": of(typing.get_args(kind)[1], definitions)}
     if origin is typing.Literal:
         return {"enum": list(typing.get_args(kind))}
-    if dataclasses.is_dataclass(kind):
+    if kind is Unknown or names_of(kind):
         return _record(typing.cast("type", kind), definitions)
     return {"type": SCALARS[kind]} if kind in SCALARS else {}
 

@@ -6,7 +6,6 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from envcheck import data, limits
 from envcheck.binary import extension, fatbin
@@ -16,6 +15,7 @@ from envcheck.binary.symbols import SymbolTables
 from envcheck.facts import Extension, Package
 from envcheck.host import Host
 from envcheck.probes.loader import WATCHED, Processes
+from envcheck.record import replace
 
 TABLE = "limits/extensions.toml"
 MAX_FILES = 400

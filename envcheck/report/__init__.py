@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import field
 
 from envcheck.model import Judgement, Outcome, Rule
-from envcheck.record import dataclass
+from envcheck.record import dataclass, field
 from envcheck.report.style import Style
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "html")
