@@ -17,6 +17,7 @@ LAUNCH = make.target()
 CUDA13 = make.toolkit("13.0.2", path="/usr/local/cuda", gcc_max=15)
 NO_NVCC = make.toolkit(nvcc=None, ptxas=None)
 BLACKWELL = (make.gpu("NVIDIA B200", "10.0", 180),)
+OF_CUDA_13 = make.having(make.healthy(toolkits=(CUDA13,)), make.package("torch", "2.11.0", cuda="13.0"))
 GONE = make.toolkit(Unknown("/gone does not exist"), path="/gone", nvcc=None, source="env", gcc_max=None, headers=False)
 
 
@@ -100,6 +101,8 @@ GONE = make.toolkit(Unknown("/gone does not exist"), path="/gone", nvcc=None, so
         pytest.param(
             "nvcc-differs-from-torch", make.bare(toolkits=(CUDA13,)), BUILD, "error", id="cuda-13-before-torch"
         ),
+        pytest.param("nvcc-differs-from-torch", OF_CUDA_13, BUILD, "error", id="right-for-a-torch-that-will-go"),
+        pytest.param("nvcc-differs-from-torch", OF_CUDA_13, LAUNCH, "ok", id="right-for-the-torch-that-runs"),
         pytest.param("nvcc-differs-from-torch", make.healthy(toolkits=(CUDA13,)), BUILD, "error", id="cuda-13"),
         pytest.param(
             "nvcc-differs-from-torch",

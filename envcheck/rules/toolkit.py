@@ -145,22 +145,33 @@ def _right_home(facts: Facts, target: Target) -> tuple[Fix, ...]:
 )
 def nvcc_differs_from_torch(facts: Facts, target: Target) -> Iterator[Finding]:
     """nvcc has the CUDA version that torch was built with."""
-    wanted = subjects.torch_cuda(facts, target)
     taken = subjects.nvcc_toolkit(facts)
     by_cmake = [item for item in subjects.toolkits(facts) if item.cmake and item.path != taken.path]
     for toolkit in (taken, *(by_cmake if subjects.wanted_component(target, "transformer-engine") else ())):
-        if subjects.minor(known(toolkit.version)) != wanted:
-            yield _other_cuda(facts, target, toolkit, wanted)
+        for name, wanted in _torches(facts, target):
+            if subjects.minor(known(toolkit.version)) != wanted:
+                yield _other_cuda(facts, target, toolkit, (name, wanted))
 
 
-def _other_cuda(facts: Facts, target: Target, toolkit: Toolkit, wanted: str) -> Finding:
-    cuda = known(toolkit.version)
+def _torches(facts: Facts, target: Target) -> list[tuple[str, str]]:
+    """The torch that is installed, and the stack's where another is: a build will be for that one."""
+    found = [("torch", subjects.torch_cuda(facts, target))]
+    torch, pinned = subjects.torch(facts), subjects.wanted_component(target, "torch")
+    other = torch is not None and pinned is not None and not satisfies(subjects.version(torch), f"=={pinned.version}")
+    stacks_own = subjects.label_cuda(target)
+    if target.stage == "build" and other and stacks_own and stacks_own != found[0][1]:
+        found.append(("the stack's torch", stacks_own))
+    return found
+
+
+def _other_cuda(facts: Facts, target: Target, toolkit: Toolkit, torch: tuple[str, str]) -> Finding:
+    cuda, (name, wanted) = known(toolkit.version), torch
     same_major = subjects.major(cuda) == subjects.major(wanted)
     apex = same_major and _apex_is_built(facts, target)
     consequence = "torch refuses to build" if not same_major else "apex refuses to build" if apex else "it is tolerated"
-    name = "nvcc" if toolkit.selected else "cmake's nvcc"
+    nvcc = "nvcc" if toolkit.selected else "cmake's nvcc"
     return Finding(
-        summary=f"{name} is CUDA {cuda}, torch is CUDA {wanted}: {consequence}",
+        summary=f"{nvcc} is CUDA {cuda}, {name} is CUDA {wanted}: {consequence}",
         found=f"{toolkit.path} {cuda} {toolkit.why}".rstrip(),
         expected=f"CUDA {wanted}",
         fix=(*others(facts, target), remedy.toolchain(target)),
