@@ -138,7 +138,7 @@ def _list(title: str, lines: Sequence[str]) -> None:
 
 def _show(ready: Plan) -> None:
     print(f"\n{process.shown(ready.argv)}\n\n{json.dumps(ready.composed.config, indent=2, sort_keys=True)}")
-    for problem in ppo_preflight.refusals(ready.profile, ready.found.verl):
+    for problem in ppo_preflight.refusals(ready.profile, ready.engine, ready.found.versions):
         print(f"\nwarning: {problem}")
 
 
@@ -154,7 +154,7 @@ def _make_missing(ready: Plan) -> None:
 
 def _check(ready: Plan, args: argparse.Namespace, place: Path) -> Facts | None:
     """Look at everything that must hold; print all that does not; raise WorkError where one of them stops the run."""
-    problems = [*ppo_preflight.refusals(ready.profile, ready.found.verl)]
+    problems = [*ppo_preflight.refusals(ready.profile, ready.engine, ready.found.versions)]
     needs = ready.profile.needs
     environ = {**os.environ, **ready.profile.environment}
     facts: Facts | None = None

@@ -19,6 +19,7 @@ from envcheck.codec import Unknown, Where, decode
 from envcheck.errors import WorkError
 from envcheck.facts import Facts
 from envcheck.host import Host
+from envcheck.limits import satisfies
 from scripts.ppo_compose import Composed
 from scripts.ppo_profiles import Needs, Profile
 
@@ -98,7 +99,10 @@ def gpu_problems(facts: Facts, config: Composed, needs: Needs, environ: Mapping[
     have = visible(facts, environ)
     limited = f" (CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES']})" if "CUDA_VISIBLE_DEVICES" in environ else ""
     if have < wanted:
-        fix = "take --profile one-gpu, or set trainer.n_gpus_per_node and tensor_model_parallel_size to what is there"
+        smaller = (
+            "take --profile one-gpu, or set trainer.n_gpus_per_node and tensor_model_parallel_size to what is there"
+        )
+        fix = smaller if have else "run it on a host with GPUs; nvidia-smi lists them"
         yield Problem(text=f"the run needs {wanted} GPUs, this host shows {have}{limited}", fix=fix)
     for gpu in () if isinstance(facts.gpus, Unknown) else facts.gpus[:wanted]:
         size = gpu.memory_bytes
@@ -214,13 +218,16 @@ def wandb_key(environ: Mapping[str, str]) -> bool:
     return False
 
 
-def refusals(profile: Profile, verl: str) -> Iterator[Problem]:
-    """Say why this verl cannot run the profile at all."""
-    from envcheck.limits import satisfies
-
+def refusals(profile: Profile, engine: str, versions: Mapping[str, str]) -> Iterator[Problem]:
+    """Say why the installed verl and engine cannot run the profile at all."""
+    verl, version = versions["verl"], versions.get(engine, "")
     for row in profile.refuses:
-        if satisfies(verl, row.verl):
-            yield Problem(text=f"verl {verl} cannot run {profile.name}: {row.why}", fix=row.source)
+        if row.engine != engine or not satisfies(verl, row.verl):
+            continue
+        if not row.engine_version or satisfies(version, row.engine_version):
+            yield Problem(
+                text=f"verl {verl} cannot run {profile.name} with {engine} {version}: {row.why}", fix=row.source
+            )
 
 
 def _gb(size: float) -> str:

@@ -35,9 +35,12 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Versions of verl that cannot run the profile."""
+    """Versions that cannot run the profile: of verl, and of the engine where one is named."""
 
     verl: str
+    engine: str
+    engine_version: str = ""
+    """A specifier; empty: every version."""
     why: str
     source: str
 

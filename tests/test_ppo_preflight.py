@@ -169,9 +169,19 @@ def test_wandb_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not wandb_key({})
 
 
-def test_refusals() -> None:
-    assert next(problem.fix for problem in refusals(load("megatron"), "0.2.0.dev0")).endswith("megatron_workers.py")
-    assert list(refusals(load("megatron"), "0.4.1")) == []
+@pytest.mark.parametrize(
+    ("engine", "versions", "refused"),
+    [
+        pytest.param("sglang", {"verl": "0.2.0.dev0", "sglang": "0.4.3.post3"}, True, id="sglang-seed"),
+        pytest.param("vllm", {"verl": "0.2.0.dev0", "vllm": "0.6.3"}, False, id="vllm-0.6"),
+        pytest.param("vllm", {"verl": "0.2.0.dev0", "vllm": "0.7.2"}, True, id="vllm-0.7"),
+        pytest.param("sglang", {"verl": "0.4.1", "sglang": "0.4.6.post5"}, False, id="sglang-lts"),
+    ],
+)
+def test_refusals(engine: str, versions: dict[str, str], refused: bool) -> None:
+    found = list(refusals(load("megatron"), engine, versions))
+    assert bool(found) is refused
+    assert all(problem.fix.endswith("megatron_workers.py") for problem in found)
 
 
 DOCUMENT = {

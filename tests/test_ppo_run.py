@@ -203,6 +203,7 @@ def _target(monkeypatch: pytest.MonkeyPatch, verl: str = "0.4.1", **changes: Any
     monkeypatch.setattr(ppo_compose, "ask", ask)
     monkeypatch.setattr(ppo_environment, "exports", lambda *_: {})
     monkeypatch.setattr(ppo_preflight, "busy_problems", lambda _: iter(()))
+    monkeypatch.setattr(ppo_preflight, "disk_problems", lambda *_: iter(()))
     monkeypatch.setattr(ppo_preflight, "port_problems", lambda _: iter(()))
     monkeypatch.setattr(ppo_preflight, "model_problems", lambda *_: iter(()))
     monkeypatch.setattr(ppo, "run", remember)
