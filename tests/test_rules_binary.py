@@ -106,6 +106,20 @@ def test_sgl_kernel_by_the_table_where_its_bytes_were_not_read(version: str, out
     assert make.said(RULES[0], read) == "ok"
 
 
+@pytest.mark.parametrize(
+    ("torch_version", "changes", "outcome"),
+    [
+        pytest.param("2.7.1", {}, "warning", id="no-release-wheel"),
+        pytest.param("2.4.1", {}, "ok", id="release-wheel"),
+        pytest.param("2.7.1", {"origin": Origin(url="file:///src")}, "ok", id="built-here"),
+        pytest.param("2.7.1", {"extensions": (ext(),)}, "ok", id="its-symbols-are-there"),
+    ],
+)
+def test_flash_attn_without_a_wheel_for_this_torch(torch_version: str, changes: dict[str, Any], outcome: str) -> None:
+    facts = torch(make.without(make.healthy(), "sgl-kernel"), torch_version, cxx11_abi=torch_version > "2.6")
+    assert make.said(RULES[0], flash_attn("2.6.3" if not changes else "2.7.4.post1", facts, **changes)) == outcome
+
+
 def test_another_torch_than_the_stacks_names_the_stacks_pair() -> None:
     facts = flash_attn("2.7.4.post1", torch(make.healthy(), "2.4.0"), extensions=(ext(undefined=(SET_DEVICE,)),))
     assert only(RULES[0], facts).fix[0].text == ("Install the stack's own pair: torch 2.5.1, flash-attn 2.7.4.post1")

@@ -67,11 +67,19 @@ def _other_torch(
     if built and subjects.minor(built) != subjects.minor(torch):
         loads = bool(item.extensions) and not any(extension.undefined for extension in item.extensions)
         return f"its label says torch {built}", "warning" if loads else "error", ()
-    if not item.extensions:
-        for row in target.limits.rows("sgl-kernel", **{item.name: evidence.version(item)}):
-            if "torch" in row.need and not satisfies(torch, row.need["torch"]):
-                said = f"{item.name} {evidence.version(item)} is built for torch {row.need['torch']}"
-                return said, "error", (row.source,)
+    return _by_tables(target, item, torch) if not item.extensions and not built else None
+
+
+def _by_tables(target: Target, item: Package, torch: str) -> tuple[str, Severity, tuple[str, ...]] | None:
+    """Evidence by what is known of the release, where its bytes were not read and its name says nothing."""
+    name, version = item.name, evidence.version(item)
+    for row in target.limits.rows("sgl-kernel", **{name: version}):
+        if "torch" in row.need and not satisfies(torch, row.need["torch"]):
+            return f"{name} {version} is built for torch {row.need['torch']}", "error", (row.source,)
+    row_of_release = target.limits.first("flash-attn", **{name: version}) if item.origin is None else None
+    if row_of_release and subjects.minor(torch) not in row_of_release.give["torch"].split():
+        minors = row_of_release.give["torch"]
+        return f"release wheels of {name} {version} are for torch {minors} only", "warning", (row_of_release.source,)
     return None
 
 
