@@ -32,7 +32,7 @@ POWERS = _powers(1024)
 def gnu_hash(name: bytes) -> int:
     """Hash a symbol name as the linker does: h = h * 33 + c from 5381, in 32 bits.
 
-    Written as a dot product with the powers of 33, which runs in C: 4 µs for a mangled name of 80 bytes, a loop takes 6.
+    Written as a dot product with the powers of 33, which runs in C: 4 µs for a name of 80 bytes, a loop takes 6.
     """
     length = len(name)
     if length >= len(POWERS):
