@@ -34,7 +34,7 @@ BUNDLED = {
 """Top-level module -> distribution of everything beside the standard library that envcheck imports."""
 OPTIONAL = frozenset({"itanium-demangler"})
 """What envcheck does without where it is absent: symbols are then shown mangled."""
-KEPT_SUFFIXES = (".py", ".toml", ".json", ".j2", ".css", ".typed")
+KEPT_SUFFIXES = (".py", ".toml", ".json", ".j2", ".css", ".sh", ".typed")
 LICENCES = re.compile(r"\.dist-info/(METADATA$|licenses/|LICEN[CS]E|COPYING|NOTICE)")
 DATE = (1980, 1, 1, 0, 0, 0)
 SHEBANG = b"#!/usr/bin/env python3\n"

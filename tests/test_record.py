@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from envcheck.record import dataclass, field, replace
+from envcheck.record import dataclass, field, names_of, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +54,35 @@ def test_wrong_fields_are_named() -> None:
 def test_there_is_no_other_kind_of_record() -> None:
     with pytest.raises(TypeError, match="frozen and keyword-only"):
         dataclass(frozen=False, kw_only=True)
+
+
+def test_a_record_is_a_dataclass_to_the_dataclasses_module() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Line:
+        start: Point
+        width: int = field(default=1)
+
+    line = Line(start=Point(x=1))
+    assert dataclasses.is_dataclass(line)
+    assert dataclasses.asdict(line) == {"start": {"x": 1, "y": 2, "tags": {}}, "width": 1}
+    assert dataclasses.replace(line, width=3).width == 3
+
+
+def test_names_of_records_of_dataclasses_and_of_others() -> None:
+    @dataclasses.dataclass
+    class Plain:
+        a: int
+        b: int = 1
+
+    assert names_of(Point) == {"x": True, "y": False, "tags": False}
+    assert names_of(Plain) == {"a": True, "b": False}
+    assert names_of(int) == {}
+    assert replace(Plain(a=1), a=2) == Plain(a=2)
+
+
+def test_records_inherit_fields() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Named(Point):
+        name: str
+
+    assert repr(Named(x=1, name="a")).endswith("Named(x=1, y=2, tags={}, name='a')")
