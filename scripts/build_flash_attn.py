@@ -27,6 +27,14 @@ def variant(head_dims: str | None, dtypes: str | None) -> dict[str, str]:
     return {"head_dims": ",".join(sorted(dims, key=int)), "dtypes": ",".join(sorted(kinds))}
 
 
+def environment(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Mark the version of a slim build: ``2.7.4.post1+slim.d64.d128.bf16`` is never taken for the whole one."""
+    if not wanted:
+        return {}
+    parts = ["slim", *(f"d{dim}" for dim in wanted["head_dims"].split(",")), *wanted["dtypes"].split(",")]
+    return {"FLASH_ATTN_LOCAL_VERSION": ".".join(parts)}
+
+
 def _chosen(text: str | None, offered: tuple[str, ...], option: str) -> list[str]:
     if text is None:
         return list(offered)
