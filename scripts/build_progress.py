@@ -68,6 +68,7 @@ class View:
         self.started = time.monotonic()
         self.phase = self.started
         """When ninja began to count: a build can start it several times."""
+        self._last = self.started
         self.step: Step | None = None
         self._said = 0.0
         self._progress: Progress | None = None
@@ -102,8 +103,8 @@ class View:
             return
         now = time.monotonic()
         if self.step is None or step.total != self.step.total or step.done < self.step.done:
-            self.phase = now
-        self.step = step
+            self.phase = self._last
+        self.step, self._last = step, now
         elapsed = now - self.started
         left = remaining(step, now - self.phase, self.planned - (self.phase - self.started))
         rest = f"ETA {clock(left)}  {self.memory() / 2**30:.1f} GiB  {step.what}"

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
 from scripts import process
 from scripts.cache import ROOT, cache, locked
-from scripts.files import replacing, sha256, write
+from scripts.files import replacing, write
 
 ALWAYS = ("pip",)
 INSTALL_SECONDS = 600
@@ -28,10 +31,17 @@ def constraints(stack: Stack) -> Path | None:
 
 
 def digest(stack: Stack, requires: Sequence[str], abi: str) -> str:
-    """Hash what decides the overlay: the requirements, their pins, the interpreter's ABI."""
+    """Hash what decides the overlay: the requirements, their own pins (no others), the interpreter's ABI."""
     pins = constraints(stack)
-    parts = [*sorted({*requires, *ALWAYS}), abi, sha256(pins) if pins else ""]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    pinned = pins_of(pins.read_text(encoding="utf-8"), requires) if pins else []
+    return hashlib.sha256("\n".join([*sorted({*requires, *ALWAYS}), abi, *pinned]).encode()).hexdigest()
+
+
+def pins_of(text: str, requires: Sequence[str]) -> list[str]:
+    """Give the lines ``name==version …`` of a lock that pin these requirements, markers too, hashes left out."""
+    wanted = {canonicalize_name(Requirement(item).name) for item in {*requires, *ALWAYS}}
+    lines = (line.rstrip(" \\") for line in text.splitlines() if line[:1].isalnum())
+    return sorted(line for line in lines if canonicalize_name(line.split("==")[0].strip()) in wanted)
 
 
 def overlay(stack: Stack, requires: Sequence[str], *, python: str, abi: str) -> Path:

@@ -25,6 +25,7 @@ from envcheck.model import Target
 from envcheck.probes import collect
 from envcheck.stack import Component
 from scripts import build_context, build_order, build_steps, cli, env, sources, toolchain, wheelhouse_store
+from scripts.build import archs_of
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
 from scripts.env_plan import Selection
@@ -213,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--wheelhouse", type=Path, help="where wheels are and go (default: in the project's cache)")
     out.add_argument("--pull", metavar="URL", help="a wheelhouse to look in before building")
     out.add_argument("--source", action="append", default=[], metavar="DIR|mirror", help="local mirrors and archives")
+    out.add_argument("--archs", help="GPU architectures, as 9.0 or 8.0;9.0 (the GPUs present, else the stack's)")
     out.add_argument(
         "--build", choices=("auto", "all", "none"), default="auto", help="auto: not what needs a GPU's host"
     )
@@ -233,7 +235,7 @@ def run_of(options: argparse.Namespace) -> Run:
             places=tuple(sources.directories(options.source)),
             mirrors_first="mirror" in options.source,
         ),
-        wishes=Wishes(engine=selection.engine, trainer=selection.trainer),
+        wishes=Wishes(engine=selection.engine, trainer=selection.trainer, archs=archs_of(options.archs)),
         build=options.build,
         dry_run=options.dry_run,
     )
