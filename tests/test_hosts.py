@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from envcheck import documents
 from envcheck.engine import judge
+from envcheck.facts import Facts
 from envcheck.model import Judgement
 from envcheck.rules import RULES
 from tests import factories
@@ -72,6 +74,49 @@ def test_recorded_hosts_are_told_their_faults(name: str, stage: Any, rule: str, 
     judgement = judge(facts, factories.target(factories.SEED, stage=stage), RULES)
     said = " ".join(item.summary for item in judgement.having("error", "warning") if item.rule == rule)
     assert [word for word in subjects if word not in said] == []
+
+
+def grafted(name: str, stack: str) -> Facts:
+    """The packages of a real environment, on a healthy H100 node; flash-attn, which a node builds, added."""
+    real = documents.load(str(DIRECTORY / name / "facts.json"))
+    node = factories.healthy() if stack == factories.SEED else factories.lts()
+    assert isinstance(real.loader, tuple)
+    assert isinstance(node.loader, tuple)
+    of_node = {"libcuda.so.1", "libnvrtc.so.12", "libcublas.so.12", "libstdc++.so.6", "libnuma.so.1"}
+    loader = tuple(item for item in real.loader if item.library not in of_node)
+    loader += tuple(item for item in node.loader if item.library in of_node)
+    assert isinstance(real.packages, tuple)
+    on_node = {item.library for item in loader}
+    packages = tuple(
+        replace(
+            item,
+            extensions=tuple(
+                replace(part, missing=tuple(name for name in part.missing if name not in on_node))
+                for part in item.extensions
+            ),
+        )
+        for item in real.packages
+    )
+    facts = replace(node, packages=packages, python=real.python, cudnn=real.cudnn, nccl=real.nccl, loader=loader)
+    label = f"cu12torch{'2.5' if stack == factories.SEED else '2.6'}cxx11abiFALSE"
+    return factories.having(facts, factories.package("flash-attn", "2.7.4.post1", build=label, archs=("8.0", "9.0")))
+
+
+@pytest.mark.parametrize("stage", ["build", "launch", "train"])
+@pytest.mark.parametrize(
+    ("name", "stack", "engine"),
+    [
+        ("recorded-venv-seed-py310", factories.SEED, "sglang"),
+        ("recorded-venv-lts-py312", factories.LTS, "sglang"),
+        ("recorded-venv-lts-vllm-py312", factories.LTS, "vllm"),
+    ],
+)
+def test_real_packages_on_a_healthy_node_get_no_error_and_no_warning(
+    name: str, stack: str, engine: str, stage: Any
+) -> None:
+    judgement = judge(grafted(name, stack), factories.target(stack, stage=stage, engine=engine), RULES)
+    said = [(item.rule, item.summary) for item in judgement.having("error", "warning", "unknown", "crashed")]
+    assert said == []
 
 
 def test_half_of_the_hosts_are_healthy() -> None:
