@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
-
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from envcheck import data
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError
 from envcheck.record import dataclass, field
 from envcheck.stack import parse_toml
+from envcheck.versions import is_specifier, satisfies
+
+__all__ = ["Limits", "Row", "Shipped", "Table", "load", "parse", "satisfies"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +54,6 @@ class Limits:
 
 def _holds(when: dict[str, str], versions: dict[str, str]) -> bool:
     return all(name in versions and satisfies(versions[name], spec) for name, spec in when.items())
-
-
-@cache
-def _specifier(text: str) -> SpecifierSet:
-    return SpecifierSet(text)
-
-
-def satisfies(version: str, specifier: str) -> bool:
-    """Tell whether a version meets a specifier; pre-releases count; False where either is not a version."""
-    try:
-        return _specifier(specifier).contains(Version(version), prereleases=True)
-    except (InvalidVersion, InvalidSpecifier):
-        return False
 
 
 class Shipped(Mapping[str, Table]):
@@ -114,7 +100,5 @@ def parse(text: str, source: str) -> Table:
 
 
 def _check(spec: str, source: str, key: str) -> None:
-    try:
-        SpecifierSet(spec)
-    except InvalidSpecifier as error:
-        raise DataError(source, key, expected="a version specifier", found=repr(spec)) from error
+    if not is_specifier(spec):
+        raise DataError(source, key, expected="a version specifier", found=repr(spec))
