@@ -136,7 +136,7 @@ def _is_later(fixed: str, version: str) -> bool:
 
 
 def affects(row: Record, version: str) -> bool:
-    """Tell whether a version is listed, or lies in a range: ``introduced`` … before ``fixed``, or to ``last_affected``."""
+    """Tell whether a version is listed, or lies in a range: from ``introduced`` to ``fixed``."""
     if version in row.get("versions", []):
         return True
     return any(

@@ -24,7 +24,7 @@ from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Component, Stack
-from scripts import cli, env_plan, files, index_files, lock_files, lock_inputs, lock_remote, lock_uv
+from scripts import cli, env_plan, files, lock_files, lock_inputs, lock_remote, lock_uv
 from scripts.cache import ROOT
 from scripts.index_files import IndexFile
 from scripts.lock_text import Pin
@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         uv_project(stack, given.output)
         return errors.OK
     pins = env_plan.read(lock_files.requirements(stack.name, engine, given.root))
-    text = constraints(stack, engine, pins) if given.format == "constraints" else pylock(stack, engine, pins)
+    if given.format == "constraints":
+        text = constraints(stack, engine, pins)
+    else:
+        text = pylock(stack, engine, pins, listed=lock_remote.index())
     if given.output is None:
         sys.stdout.write(text)
     else:
@@ -73,9 +76,9 @@ def constraints(stack: Stack, engine: str, pins: Iterable[Pin]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pylock(stack: Stack, engine: str, pins: Sequence[Pin], *, listed: lock_remote.Lister = index_files.files) -> str:
+def pylock(stack: Stack, engine: str, pins: Sequence[Pin], *, listed: lock_remote.Lister) -> str:
     """Give a PEP 751 file: the locked packages with their files, and what is built from a commit as such."""
-    found = lock_remote.files_of(pins, listed=listed)
+    found = lock_remote.files_of(pins, listed)
     packages = [_package(pin, items) for pin, items in found.items()]
     packages += [_commit(item) for item in stack.components if item.origin.kind == "git" and _needed(item, engine)]
     document = Pylock(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import html.parser
 import json
 import os
+import ssl
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -58,12 +60,18 @@ def _default() -> str:
     return str(PyPI.simple_url)
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One context for all requests: reading the certificates takes longer than a request."""
+    return ssl.create_default_context()
+
+
 def files(project: str, index: str | None = None) -> list[IndexFile]:
     """List the files of a project."""
     url = f"{index or simple_url()}/{canonicalize_name(project)}/"
     request = urllib.request.Request(url, headers={"Accept": ACCEPT})  # noqa: S310  # the configured index
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310
             body, kind = response.read().decode(), response.headers.get("Content-Type", "")
     except OSError as error:
         what = f"the package index did not give the files of {project}: {error}"

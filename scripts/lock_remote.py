@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,12 @@ ATTEMPTS = 3
 Lister = Callable[[str], Sequence[IndexFile]]
 
 
-def files_of(pins: Iterable[Pin], *, listed: Lister = index_files.files) -> dict[Pin, list[IndexFile]]:
+def index() -> Lister:
+    """Give the lister of the index in use, which is looked up once."""
+    return functools.partial(index_files.files, index=index_files.simple_url())
+
+
+def files_of(pins: Iterable[Pin], listed: Lister) -> dict[Pin, list[IndexFile]]:
     """Give the locked files of each pin, by name; raise WorkError naming every pin of which none is left."""
     wanted = list(pins)
     names = sorted({pin.name for pin in wanted})

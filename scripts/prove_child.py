@@ -1,7 +1,7 @@
 """Run by the environment's own Python: import modules and load extensions, one JSON line each. Standard library only.
 
-argv: a JSON object {"modules": […], "extensions": […], "pretend": bool}. A module that kills the process is the last
-line's "start"; the parent goes on behind it.
+argv: a JSON object {"modules": […], "extensions": […], "site": …, "pretend": bool}. A module that kills the process
+is the last line's "start"; the parent goes on behind it.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import types
+from collections.abc import Callable
 
 
 def say(**row: object) -> None:
@@ -59,20 +60,31 @@ def bind(path: str, depth: int = 8) -> None:
         bind(path, depth - 1)
 
 
-def load(path: str) -> None:
-    """Load one extension in a child of its own, every symbol bound now."""
+def load(path: str, site: str) -> None:
+    """Load one extension in a child of its own, every symbol bound now; one that dies is imported as its module.
+
+    An extension may need what its package's own imports register first (vllm._C needs vllm._core_C).
+    """
+    if forked(lambda: bind(path), path):
+        name = os.path.relpath(path, site).split(".")[0].replace(os.sep, ".")
+        signal = forked(lambda: importlib.import_module(name), path)
+        if signal:
+            say(extension=path, error=f"died of signal {signal}")
+
+
+def forked(action: Callable[[], object], path: str) -> int:
+    """Do it in a child and report what came out; give the signal that ended the child, or 0."""
     child = os.fork()
     if not child:
         try:
-            bind(path)
-        except OSError as error:
+            action()
+        except Exception as error:  # noqa: BLE001  # whatever an extension raises is what is reported
             say(extension=path, error=str(error)[:600])
-            os._exit(0)
-        say(extension=path)
+        else:
+            say(extension=path)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        say(extension=path, error=f"died of signal {os.WTERMSIG(status)}")
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def main() -> None:
@@ -83,7 +95,7 @@ def main() -> None:
     if order.get("extensions"):
         importlib.import_module("torch")
     for path in order.get("extensions", []):
-        load(path)
+        load(path, order["site"])
     for name in order.get("modules", []):
         attempt(name)
 

@@ -51,7 +51,7 @@ def run(wanted: Selection, prefix: Path, work: Path) -> Result:
     second = imports(prefix, failed, environ, pretend=True) if failed else {}
     result.modules = set(names) - first.keys()
     result.pretended = set(failed) - second.keys()
-    loaded = loads(prefix, libraries, environ)
+    loaded = loads(prefix, libraries, environ, site)
     result.extensions = len(libraries) - len(loaded)
     found = second | {os.path.relpath(path, site): text for path, text in loaded.items()}
     result.faults = {name: text.replace(f"{site}/", "") for name, text in found.items()}
@@ -94,12 +94,12 @@ def imports(prefix: Path, names: Sequence[str], environ: dict[str, str], *, pret
     return faults
 
 
-def loads(prefix: Path, paths: Iterable[Path], environ: dict[str, str]) -> dict[str, str]:
+def loads(prefix: Path, paths: Iterable[Path], environ: dict[str, str], site: Path) -> dict[str, str]:
     """Load extensions, each in a child of its own after torch; give path -> what went wrong."""
     order = [str(path) for path in paths]
     rows = {
         str(row["extension"]): row.get("error")
-        for row in _child(prefix, {"extensions": order}, environ)
+        for row in _child(prefix, {"extensions": order, "site": str(site)}, environ)
         if "extension" in row
     }
     return {path: str(rows.get(path, "was not tried")) for path in order if rows.get(path, "was not tried")}
