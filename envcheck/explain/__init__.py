@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 from envcheck.explain.cause import Explanation, Match, checked, explanation
+from envcheck.explain.matcher import Line
 from envcheck.explain.output import to_json, to_text
 from envcheck.explain.pages import page, search
 from envcheck.explain.reader import Log
-from envcheck.explain.matcher import Line
 from envcheck.explain.scan import scan
 from envcheck.explain.signatures import Signatures, load
 from envcheck.facts import Facts

@@ -77,12 +77,19 @@ def explanation(scan: Scan, signatures: Signatures) -> Explanation:
         matches[0] = replace(root, consequences=tuple(after[:SHOWN]))
     return Explanation(
         matches=tuple(matches),
-        telling=() if matches and not matches[0].harmless else tuple(telling or scan.follow[-3:]),
+        telling=_shown(matches, scan),
         lines=scan.lines,
         size=scan.size,
         kind=scan.kind,
         interrupted=scan.interrupted,
     )
+
+
+def _shown(matches: Sequence[Match], scan: Scan) -> tuple[Line, ...]:
+    """Give the telling lines where no cause is known; where there are none, what says that something failed."""
+    if matches and not matches[0].harmless:
+        return ()
+    return tuple(scan.telling or scan.follow[-3:])
 
 
 def _by_rule(hits: Iterable[Hit], signatures: Signatures) -> list[Match]:

@@ -23,9 +23,10 @@ TRIES = 300
 """A row that has failed so often on look-alikes costs no more time."""
 
 _PREFIX = re.compile(
-    r"^(?:\s|#\d{1,5} \d{1,7}\.\d{1,4} |\([\w:. -]{1,60}pid=[^)]{1,80}\)|[|│┃╎╭╮╰╯─├▶×>!]|\[rank\d{1,5}\]:?)*"
+    r"^(?:\s|#\d{1,5} \d{1,7}\.\d{1,4} |\([\w:. -]{1,60}pid=[^)]{1,80}\)|[|│┃╎╭╮╰╯─├▶\xd7>!]|\[rank\d{1,5}\]:?)*"
 )
-_MARKS = re.compile("\xab ?| ?\xbb|[\u201e\u201c\u201d\u300c\u300d]")
+_FRENCH = re.compile("\xab (.{1,200}?) \xbb")
+_MARKS = re.compile("[\xab\xbb\u201e\u201c\u201d\u300c\u300d]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class Surroundings:
 
     lines: Sequence[bytes]
     index: int
+    number: int = 1
+    """Of the line that is looked at, in the log."""
 
     def after(self) -> str:
         """Give the next lines, as a message that was wrapped goes on."""
@@ -99,6 +102,8 @@ class Matcher:
         return english, self.finder.texts_in(english.encode())
 
     def _translated(self, text: str, foreign: Iterable[str]) -> str:
+        if -1 < text.find("\xab") < text.find("\xbb"):  # in German they stand the other way round
+            text = _FRENCH.sub(r"'\1'", text)
         text = _MARKS.sub("'", text).replace("\uff1a", ": ").replace(" :", ":")
         for item in sorted(foreign, key=len, reverse=True):
             if item in self.foreign:
@@ -122,19 +127,17 @@ class Matcher:
         return next((item for item in items if _fits(item.pattern, text)), None)
 
 
-def best(
-    matcher: Matcher, text: str, found: Sequence[str], place: Surroundings, number: int, failed: Counter[str]
-) -> Hit | None:
+def best(matcher: Matcher, text: str, found: Sequence[str], place: Surroundings, failed: Counter[str]) -> Hit | None:
     """Give the signature that fits a line and is nearest to a cause; count in ``failed`` what did not fit."""
     chosen: Hit | None = None
     for item, signature in matcher.rows(found):
-        if chosen and signature.rank <= chosen.signature.rank or failed[signature.name] > TRIES:
+        if failed[signature.name] > TRIES or (chosen and signature.rank <= chosen.signature.rank):
             continue
         values = values_of(signature, text, item, place)
         if values is None or not _around_fits(signature, place):
             failed[signature.name] += 1
         else:
-            chosen = Hit(signature=signature, line=number, text=short(text), values=values)
+            chosen = Hit(signature=signature, line=place.number, text=short(text), values=values)
     return chosen
 
 

@@ -63,7 +63,11 @@ def to_text(explained: Explanation) -> str:
 def _block(match: Match, explained: Explanation) -> str:
     root = match is explained.root
     kind = "cause" if root else "harmless" if match.harmless else "also seen"
-    lines = [f"{kind}: {match.rule} (line {match.line})", f"    {match.text[:WIDTH * 2]}", *_wrapped("  ", match.summary)]
+    lines = [
+        f"{kind}: {match.rule} (line {match.line})",
+        f"    {match.text[: WIDTH * 2]}",
+        *_wrapped("  ", match.summary),
+    ]
     if match.confirmed is not None:
         lines += _wrapped("  facts: ", match.found)
     if root or match.harmless:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from envcheck.errors import EnvcheckError
 from envcheck.explain.cause import explanation
 from envcheck.explain.scan import scan
-from envcheck.explain.signatures import RuleTexts, Signatures, load
+from envcheck.explain.signatures import RuleTexts, Signatures, fill, load
 from envcheck.model import Fix, Rule
 
 
@@ -43,8 +43,8 @@ def _rule(rule: Rule | None) -> list[str]:
     return [
         f"**What must hold.** {rule.claim}",
         f"**Why.** {rule.cause}",
-        f"**How the doctor sees it.** Group {rule.group}, subject {rule.subject}; judged at: {stages}. "
-        f"`python -m envcheck --only {rule.id} --stage {rule.stages[0]}`",
+        f"**How the doctor sees it.** Group {rule.group}, subject {rule.subject}; judged at: {stages}.",
+        f"    python -m envcheck --only {rule.id} --stage {rule.stages[0]}",
     ]
 
 
@@ -70,8 +70,6 @@ def _item(fix: Fix) -> str:
 
 def _plain(text: str) -> str:
     """Show the places of names without their braces."""
-    from envcheck.explain.signatures import fill  # noqa: PLC0415
-
     return fill(text, {})
 
 

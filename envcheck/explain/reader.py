@@ -29,7 +29,7 @@ class Log(Protocol):
 
 @dataclass(kw_only=True)
 class Reader:
-    """Cuts a stream into lines. ``\\r`` ends a piece but not a line: such a piece keeps it as its last byte."""
+    r"""Cuts a stream into lines. ``\r`` ends a piece but not a line: such a piece keeps it as its last byte."""
 
     stream: Log
     size: int = 0
@@ -46,7 +46,7 @@ class Reader:
                 self._begin(chunk)
             self.size += len(chunk)
             if self._decoder:
-                chunk = self._decoder.decode(chunk).encode()  # type: ignore[arg-type]  # codecs types both ways
+                chunk = self._decoder.decode(chunk).encode()
             if lines := self._lines(chunk):
                 yield lines
         if last := self.unfinished():
@@ -56,7 +56,7 @@ class Reader:
         self.kind = next((name for magic, name in _MAGIC.items() if chunk.startswith(magic)), "")
         for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
             if chunk.startswith(mark):
-                self._decoder = codecs.getincrementaldecoder(name)("replace")  # type: ignore[assignment]
+                self._decoder = codecs.getincrementaldecoder(name)("replace")
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         data = self._rest + chunk

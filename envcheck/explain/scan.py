@@ -87,28 +87,27 @@ class _Window:
         while self.waiting and self.waiting[0] < end:
             index = self.waiting.popleft()
             number, at = number + ends(self.lines[at:index]), index
-            self._candidate(Surroundings(lines=self.lines, index=index), number)
+            self._candidate(Surroundings(lines=self.lines, index=index, number=number))
         drop = max(0, end - BEFORE)
         self.number += ends(self.lines[:drop])
         self.lines = self.lines[drop:]
         self.waiting = deque(index - drop for index in self.waiting)
 
-    def _candidate(self, place: Surroundings, number: int) -> None:
+    def _candidate(self, place: Surroundings) -> None:
         line = place.lines[place.index].rstrip(b"\r")
         if len(self.judged) > MANY:
             self.judged.clear()
         key = alike(line)
         self.judged[key] += 1
-        if self.judged[key] <= ALIKE and self._met(line, place, number) and len(self.telling.explained) < MANY:
+        if self.judged[key] <= ALIKE and self._met(line, place) and len(self.telling.explained) < MANY:
             self.telling.explained.add(key)
 
-    def _met(self, line: bytes, place: Surroundings, number: int) -> bool:
+    def _met(self, line: bytes, place: Surroundings) -> bool:
         """Match every part of a line; tell whether anything was met."""
         met = False
         for piece in self._pieces(line):
-            if found := self.matcher.finder.texts_in(piece):
-                text, found = self.matcher.read(piece.decode(errors="replace"), found)
-                met |= self._match(text, found, place, number)
+            if texts := self.matcher.finder.texts_in(piece):
+                met |= self._match(*self.matcher.read(piece.decode(errors="replace"), texts), place)
         return met
 
     def _pieces(self, line: bytes) -> Iterator[bytes]:
@@ -122,8 +121,8 @@ class _Window:
                 begin, end, count = max(0, start - WIDTH // 2), start + WIDTH // 2 - 200, count + 1
                 yield line[begin : begin + WIDTH]
 
-    def _match(self, text: str, found: Sequence[str], place: Surroundings, number: int) -> bool:
-        hit = best(self.matcher, text, found, place, number, self.failed)
+    def _match(self, text: str, found: Sequence[str], place: Surroundings) -> bool:
+        hit = best(self.matcher, text, found, place, self.failed)
         if hit:
             name = hit.signature.name
             self.kept[name] += 1
@@ -131,6 +130,6 @@ class _Window:
                 self.scan.hits.append(hit)
             return True
         follow = self.matcher.followed(text, found)
-        if follow and len(self.scan.follow) < FOLLOW:
-            self.scan.follow.append(Line(line=number, text=short(text), why=follow.why))
+        if follow and not follow.harmless and len(self.scan.follow) < FOLLOW:
+            self.scan.follow.append(Line(line=place.number, text=short(text), why=follow.why))
         return follow is not None

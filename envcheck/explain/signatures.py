@@ -60,6 +60,8 @@ class FollowUp:
     find: str
     why: str
     pattern: str | None = None
+    harmless: bool = False
+    """It does not even say that something failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
