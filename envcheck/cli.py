@@ -30,6 +30,9 @@ EXIT_CODES = (
 )
 
 
+HELP_WIDTH = 100
+
+
 class Command(Protocol):
     """What a module of ``envcheck.commands`` offers."""
 
@@ -64,7 +67,11 @@ def _run(argv: list[str]) -> int:
     name, rest = command_of(argv)
     module: Command = importlib.import_module(f"envcheck.commands.{name}")
     parser = argparse.ArgumentParser(
-        prog=f"envcheck {name}", description=COMMANDS[name], epilog=EXIT_CODES, allow_abbrev=False
+        prog=f"envcheck {name}",
+        description=COMMANDS[name],
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+        formatter_class=_formatter,
     )
     module.configure(parser)
     try:
@@ -73,6 +80,11 @@ def _run(argv: list[str]) -> int:
         sys.stdout.flush()  # the help: a closed pipe is noticed here, not when the interpreter ends
         raise
     return module.run(args)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # With a width given, argparse does not import shutil (and zlib, bz2, lzma: 2 ms) to ask the terminal for it.
+    return argparse.HelpFormatter(prog, width=HELP_WIDTH)
 
 
 def command_of(argv: list[str]) -> tuple[str, list[str]]:

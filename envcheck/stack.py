@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from pathlib import Path
 from typing import Literal
 
 from envcheck import data
@@ -18,7 +16,6 @@ else:
     import tomli as tomllib
 
 DEFAULT_STACK = "verl-sglang-cu124"
-DIRECTORY = Path(data.ROOT) / "stacks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +269,8 @@ def load(name: str = DEFAULT_STACK) -> Stack:
     try:
         text = _read(name)
     except (OSError, UnicodeDecodeError) as error:
+        import difflib  # 1 ms that only an error needs
+
         known = names()
         near = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.0)
         reason = getattr(error, "strerror", None) or error
@@ -282,7 +281,8 @@ def load(name: str = DEFAULT_STACK) -> Stack:
 
 def _read(name: str) -> str:
     if name.endswith(".toml"):
-        return Path(name).read_text(encoding="utf-8")
+        with open(name, encoding="utf-8") as file:
+            return file.read()
     if name not in names():  # a name is never a path
         raise FileNotFoundError(2, "not shipped")
     return data.read(f"stacks/{name}.toml")

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from envcheck import errors
+from envcheck import data, errors
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
 from envcheck.stack import ReleaseWheel
@@ -23,7 +23,7 @@ PAUSE_SECONDS = 2.0
 
 def stack_file(name: str) -> Path:
     """Path of a stack file."""
-    return Path(name) if name.endswith(".toml") else stacks.DIRECTORY / f"{name}.toml"
+    return Path(name) if name.endswith(".toml") else Path(data.ROOT, "stacks", f"{name}.toml")
 
 
 def pin(name: str, component: str, *, root: Path = ROOT) -> int:

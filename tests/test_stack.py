@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from envcheck import stack
+from envcheck import data, stack
 from envcheck.errors import DataError, EnvcheckError
 
 NAMES = ("verl-lts-cu124", "verl-sglang-cu124")
@@ -54,7 +54,7 @@ def test_unknown_stack_lists_nearest_first() -> None:
 
 
 def test_stack_file_by_path(tmp_path: Path) -> None:
-    text = (stack.DIRECTORY / "verl-lts-cu124.toml").read_text(encoding="utf-8")
+    text = data.read("stacks/verl-lts-cu124.toml")
     path = tmp_path / "mine.toml"
     path.write_text(text.replace('name = "verl-lts-cu124"', 'name = "mine"'), encoding="utf-8")
     assert stack.load(str(path)).name == "mine"
@@ -73,7 +73,7 @@ def test_stack_file_by_path(tmp_path: Path) -> None:
     ],
 )
 def test_error_names_file_key_and_expectation(old: str, new: str, key: str, expected: str) -> None:
-    text = (stack.DIRECTORY / "verl-lts-cu124.toml").read_text(encoding="utf-8")
+    text = data.read("stacks/verl-lts-cu124.toml")
     assert old in text
     with pytest.raises(DataError) as caught:
         stack.parse(text.replace(old, new, 1), "bad.toml")
@@ -83,7 +83,7 @@ def test_error_names_file_key_and_expectation(old: str, new: str, key: str, expe
 
 
 def test_git_origin_needs_a_commit() -> None:
-    text = (stack.DIRECTORY / "verl-sglang-cu124.toml").read_text(encoding="utf-8")
+    text = data.read("stacks/verl-sglang-cu124.toml")
     commit = 'commit = "333e6d624a11cd971b6e1ce32eb7d48fa36890fd"\n'
     with pytest.raises(DataError, match=r"origin\.commit"):
         stack.parse(text.replace(commit, ""), "bad.toml")
