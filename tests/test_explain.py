@@ -37,6 +37,7 @@ def test_a_whole_log(name: str) -> None:
     if "rule" in expected:
         assert explained.matches[0].rule == expected["rule"]
         assert explained.matches[0].line == expected.get("line", explained.matches[0].line)
+        assert expected.get("says", "") in explained.matches[0].summary
     else:
         assert explained.root is None
         assert explained.telling[-1].line == expected["line"]

@@ -57,10 +57,9 @@ def _texts(texts: RuleTexts | None) -> list[str]:
 
 
 def _fix(rule: Rule | None, texts: RuleTexts | None) -> list[str]:
-    fixes = [Fix(text=text) for text in rule.fix] if rule and rule.fix else list(texts.fix) if texts else []
-    if not fixes:
-        return []
-    return ["**Fix.**", "\n".join(_item(fix) for fix in fixes)]
+    """Give the fixes that logs lead to, which hold commands; else what the rule says."""
+    fixes = list(texts.fix) if texts and texts.fix else [Fix(text=text) for text in (rule.fix if rule else ())]
+    return ["**Fix.**", "\n".join(_item(fix) for fix in fixes)] if fixes else []
 
 
 def _item(fix: Fix) -> str:
