@@ -73,6 +73,7 @@ def end_descendants(keep: Iterable[int] = (), *, grace: float = GRACE_SECONDS) -
         if not left:
             break
         asked += end(left, grace=grace)
+    reap()
     return asked
 
 
