@@ -78,15 +78,7 @@ def make(wanted: Selection, *, wheelhouse: Path | None = None, root: Path = ROOT
     pins = applying(read(path), wanted)
     torch = next((pin.version for pin in pins if pin.name == "torch"), "")
     house = list(wheelhouse_store.entries(wheelhouse or wheelhouse_store.default()))
-    extras, missing = [], []
-    for item in stack.wanted(wanted.engine, wanted.trainer):
-        if item.origin.kind not in BUILT:
-            continue
-        found = release(stack, item, wanted.version) or built(item, house, wanted.version, torch)
-        if found:
-            extras.append(found)
-        else:
-            missing.append(item.name)
+    extras, missing = beside(wanted, house, torch)
     return Plan(
         pins=tuple(pins),
         constraints=lock_files.directory(stack.name, root) / "build.txt",
@@ -94,6 +86,19 @@ def make(wanted: Selection, *, wheelhouse: Path | None = None, root: Path = ROOT
         missing=tuple(missing),
         sdists=tuple(sorted(sdists(stack) & {pin.name for pin in pins})),
     )
+
+
+def beside(wanted: Selection, house: Sequence[Entry], torch: str) -> tuple[list[Extra], list[str]]:
+    """Find the wheels of what the lock cannot have; name the components that have none yet."""
+    extras, missing = [], []
+    for item in wanted.stack.wanted(wanted.engine, wanted.trainer):
+        if item.origin.kind in BUILT:
+            found = release(wanted.stack, item, wanted.version) or built(item, house, wanted.version, torch)
+            if found:
+                extras.append(found)
+            elif not item.optional:
+                missing.append(item.name)
+    return extras, missing
 
 
 def read(path: Path) -> list[Pin]:
@@ -167,18 +172,15 @@ def fits(file: str, version: str) -> bool:
         tags = parse_wheel_filename(file)[3]
     except InvalidWheelFilename:
         return False
-    return bool(tags & supported(version))
+    return bool(tags & frozenset(ordered_tags(version)))
 
 
-def supported(version: str) -> frozenset[Tag]:
-    """Tags that a CPython of this version takes on the platform that runs this."""
+def ordered_tags(version: str) -> list[Tag]:
+    """Tags that a CPython of this version takes on the platform that runs this, the best first."""
     major, minor = (int(part) for part in version.split(".")[:2])
     platforms = list(platform_tags()) if sys.platform == "linux" else ["linux_x86_64"]
-    tags = [
-        *cpython_tags((major, minor), platforms=platforms),
-        *compatible_tags((major, minor), f"cp{major}{minor}", platforms),
-    ]
-    return frozenset(tags)
+    anywhere = compatible_tags((major, minor), f"cp{major}{minor}", platforms)
+    return [*cpython_tags((major, minor), platforms=platforms), *anywhere]
 
 
 def covered() -> tuple[str, ...]:
