@@ -1,12 +1,18 @@
-"""``python -m envcheck``."""
-
-from __future__ import annotations
+"""``python -m envcheck``. Read by any Python 3: it says which one is needed."""
 
 import sys
+
+OLDEST = (3, 10)
 
 
 def start() -> int:
     """Run the command line; ^C while it is still being imported ends as it does later."""
+    if sys.version_info < OLDEST:
+        sys.stderr.write(
+            f"error: envcheck needs Python 3.10 or newer, and this is {'.'.join(map(str, sys.version_info[:2]))} "
+            f"({sys.executable})\n  -> run it with another python3; --python judges any interpreter from 3.8 on\n"
+        )
+        return 2
     try:
         from envcheck.cli import main
 

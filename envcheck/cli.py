@@ -48,19 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
-    except errors.EnvcheckError as error:
-        return _failed(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _failed("interrupted", errors.INTERRUPTED, prefix="")
     except BrokenPipeError:
         output.reader_left()
         return errors.OK
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  # told apart below; a fault of this program is no verdict on the host
+        return _ended(error)
+    return code
+
+
+def _ended(error: Exception) -> int:
+    """Say what went wrong and give the exit code."""
+    if isinstance(error, errors.EnvcheckError):
+        return _failed(str(error), error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("envcheck"):
+        return _lacking(error.name)
+    if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _failed(f"{place}{error.strerror or error}", errors.USAGE)
-    except Exception:  # noqa: BLE001  # a fault of this program is reported as one, and is no verdict on the host
-        return _crashed()
-    return code
+    return _crashed()
 
 
 def _run(argv: list[str]) -> int:
@@ -151,6 +158,12 @@ def _shown(message: str) -> str:
 
     encoding = output.encoding_of(sys.stderr)
     return safe(message).replace("→", "->").encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _lacking(module: str) -> int:
+    what = f"this interpreter ({sys.executable}) has no module {module}, which envcheck needs"
+    fix = "run the single file instead (nox -s pyz), or an interpreter that has it; --python names the one to judge"
+    return _failed(f"{what}\n  → {fix}", errors.USAGE)
 
 
 def _crashed() -> int:

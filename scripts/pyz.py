@@ -41,12 +41,6 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 MAIN = """\
 import sys
 
-if sys.version_info < (3, 10):
-    sys.stderr.write("error: envcheck.pyz needs Python 3.10 or newer, and this is %d.%d (%s)\\n"
-                     "  -> run it with another python3; --python judges any interpreter from 3.8 on\\n"
-                     % (sys.version_info[0], sys.version_info[1], sys.executable))
-    sys.exit(2)
-
 from envcheck.__main__ import start
 
 sys.exit(start())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ import jsonschema
 import pytest
 
 from envcheck import cli, codec, data, errors
+from envcheck.__main__ import start
 from envcheck.commands.source import default_stage
 from envcheck.facts import Facts, Package
 from envcheck.host import Host
@@ -116,6 +118,21 @@ def test_argparse_ends_with_2_as_well(argv: list[str], capsys: pytest.CaptureFix
         cli.main(argv)
     assert end.value.code == errors.USAGE
     assert capsys.readouterr().out == ""
+
+
+def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 6, 8, "final", 0))
+    assert start() == errors.USAGE
+    assert "needs Python 3.10 or newer, and this is 3.6" in capsys.readouterr().err
+
+
+def test_interrupted_while_it_is_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", stop)
+    assert start() == errors.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 # doctor
@@ -364,6 +381,16 @@ def test_a_fault_of_the_program_is_no_verdict(run: Run, monkeypatch: pytest.Monk
     assert (code, out) == (errors.FAULT, "")
     assert "ZeroDivisionError" in err
     assert err.endswith("error: envcheck itself failed: please report the lines above\n")
+
+
+def test_an_interpreter_that_lacks_a_module_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_kwargs: object) -> Facts:
+        raise ModuleNotFoundError(name="tomli")
+
+    monkeypatch.setattr("envcheck.probes.collect", fail)
+    code, out, err = run()
+    assert (code, out) == (errors.USAGE, "")
+    assert "has no module tomli" in err
 
 
 def test_a_failing_file_names_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

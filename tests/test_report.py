@@ -72,6 +72,15 @@ def test_text_says_in_one_line_what_holds_and_shows_notes() -> None:
     assert "· gpu-arch-not-built: sm_90 is covered" in text
 
 
+def test_text_says_once_what_findings_of_one_rule_share() -> None:
+    fix, other = (Fix(text="Install the lock"),), (Fix(text="Build it"),)
+    pins = [outcome("pin-differs", "error", summary=f"{name} differs", fix=fix, sources=("s",)) for name in "abc"]
+    pins.append(outcome("pin-differs", "warning", summary="d differs", fix=other, sources=("s",)))
+    text = shown("text", judgement(pins))
+    assert text.count("Install the lock") == text.count("Build it") == text.count("source") == 1
+    assert text.index("c differs") < text.index("Install the lock") < text.index("d differs")
+
+
 def test_text_folds_sentences_and_never_commands() -> None:
     long = "word " * 60
     command = "pip install " + "a-package " * 30

@@ -44,21 +44,22 @@ def _troubles(report: Report) -> Iterator[str]:
     for outcome in report.judgement.having(*TROUBLE):
         groups[report.group(outcome)].append(outcome)
     for group in sorted(groups, key=lambda name: engine.ORDER.index(groups[name][0].outcome)):
-        yield "\n\n".join(
-            [report.style.paint(safe(group), "bold"), *(_trouble(o, report.style) for o in groups[group])]
-        )
+        outcomes = groups[group]
+        blocks = [_trouble(o, after, report.style) for o, after in zip(outcomes, [*outcomes[1:], None], strict=True)]
+        yield "\n\n".join([report.style.paint(safe(group), "bold"), *blocks])
 
 
-def _trouble(outcome: Outcome, style: Style) -> str:
+def _trouble(outcome: Outcome, after: Outcome | None, style: Style) -> str:
+    """Give one outcome; a fix or sources that the next one of the same rule shares stand below that one only."""
     mark, colors = MARKS[outcome.outcome]
     lines = [_titled(style.symbol(mark), colors, outcome.rule, outcome.summary, style)]
-    lines += [
-        _labelled(name, text, style)
-        for name, text in (("found", outcome.found), ("expected", outcome.expected))
-        if text
-    ]
-    lines += [line for fix in outcome.fix for line in _fix(fix, style)]
-    lines += [_labelled("source", source, style, "dim") for source in outcome.sources]
+    said = (("found", outcome.found), ("expected", outcome.expected))
+    lines += [_labelled(name, text, style) for name, text in said if text]
+    again = after if after is not None and after.rule == outcome.rule else None
+    if again is None or again.fix != outcome.fix:
+        lines += [line for fix in outcome.fix for line in _fix(fix, style)]
+    if again is None or again.sources != outcome.sources:
+        lines += [_labelled("source", source, style, "dim") for source in outcome.sources]
     return "\n".join(lines)
 
 
