@@ -32,8 +32,6 @@ BUNDLED = {
     "tomli": "tomli",
 }
 """Top-level module -> distribution of everything beside the standard library that envcheck imports."""
-OPTIONAL = frozenset({"itanium-demangler"})
-"""What envcheck does without where it is absent: symbols are then shown mangled."""
 KEPT_SUFFIXES = (".py", ".toml", ".json", ".j2", ".css", ".sh", ".typed")
 LICENCES = re.compile(r"\.dist-info/(METADATA$|licenses/|LICEN[CS]E|COPYING|NOTICE)")
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -101,7 +99,7 @@ def requirements(lock: str, source: str) -> str:
     """Pick the bundled distributions from the lock, with hashes; no markers: the archive serves every Python."""
     wanted = set(BUNDLED.values())
     pins = [pin for pin in lock_text.parse(lock, source) if pin.name in wanted]
-    missing = wanted - OPTIONAL - {pin.name for pin in pins}
+    missing = wanted - {pin.name for pin in pins}
     if missing:
         raise WorkError(f"{source} does not hold {', '.join(sorted(missing))}", fix="lock it: nox -s lock")
     newest = {pin.name: pin for pin in sorted(pins, key=lambda pin: Version(pin.version))}
