@@ -31,7 +31,7 @@ def loads(text: str, source: str) -> Facts:
     """Read a document from its text; raise DataError naming the place and the key."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         found = "an empty file" if not text.strip() else f"{error}"
         raise DataError(source, "", expected="a whole JSON document", found=found, fix=AGAIN) from error
     return of(value, source)

@@ -393,6 +393,14 @@ def test_an_interpreter_that_lacks_a_module_is_named(run: Run, monkeypatch: pyte
     assert "has no module tomli" in err
 
 
+def test_facts_that_are_nested_without_end_are_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    code, out, err = run("--facts", str(path))
+    assert (code, out) == (errors.USAGE, "")
+    assert "expected a whole JSON document" in err
+
+
 def test_a_failing_file_names_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object, **_kwargs: object) -> Facts:
         raise PermissionError(13, "Permission denied", "/etc/secret")
