@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.pin_url:
             return lock_pin.pin(names[0], given.pin_url, root=given.root)
         for name in names:
-            _lock(stacks.load(name), given)
+            _lock(name, given)
         if given.tools or not given.stack:
             _write(given.root / "lockfiles", lock_tools.texts(given.root), dry=given.dry_run)
     return errors.OK
@@ -63,7 +63,8 @@ def _single(named: list[str] | None) -> str:
     return named[0] if named else stacks.DEFAULT_STACK
 
 
-def _lock(stack: Stack, given: argparse.Namespace) -> None:
+def _lock(name: str, given: argparse.Namespace) -> None:
+    stack = stacks.load(name)
     place = lock_files.directory(stack.name, given.root)
     wanted = stack
     if given.upgrade_package:
@@ -76,7 +77,7 @@ def _lock(stack: Stack, given: argparse.Namespace) -> None:
         lock_upgrade.check(wanted, resolved)
     texts |= _sboms(wanted, resolved, place)
     if given.upgrade_package and not given.dry_run:
-        lock_upgrade.write(stack, given.upgrade_package)
+        lock_upgrade.write(lock_pin.stack_file(name), stack, wanted)
     _write(place, texts, dry=given.dry_run)
 
 

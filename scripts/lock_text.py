@@ -59,7 +59,7 @@ def parse(text: str, source: str) -> list[Pin]:
         elif head is not None and (found := HASH.match(line)):
             hashes.append(found["hash"])
         elif head is not None and (found := VIA.match(line)):
-            via += [found["via"].strip()] if found["via"].strip() else []
+            via += [name for name in found["via"].strip().split(", ") if name]
         else:
             raise DataError(
                 source, f"line {number}", expected="name==version and its hashes", found=repr(line), fix=FIX

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,7 +21,6 @@ from envcheck.errors import EnvcheckError, WorkError
 from envcheck.limits import Limits, Row
 from envcheck.stack import Component, Exempt, Stack
 from scripts import files, index_files, lock_inputs
-from scripts.lock_pin import stack_file
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
 
@@ -155,11 +155,9 @@ def _unmet(table: str, row: Row, found: Mapping[str, str]) -> Iterator[str]:
             yield f"{when} needs {name}{SpecifierSet(wanted)}, not {found[name]} ({table}: {row.source})"
 
 
-def write(stack: Stack, text: str) -> None:
+def write(path: Path, old: Stack, new: Stack) -> None:
     """Write the other version into the stack file, whose comments and order stay."""
-    path = stack_file(stack.name)
-    before = path.read_text(encoding="utf-8")
-    after = edited(before, stack, upgraded(stack, text))
+    after = edited(path.read_text(encoding="utf-8"), old, new)
     stacks.parse(after, str(path))
     files.write(path, after)
     print(f"wrote {path.name}")
