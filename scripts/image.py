@@ -24,6 +24,7 @@ DISK_BYTES = {"toolchain": 12 << 30, "wheelhouse": 20 << 30, "runtime": 12 << 30
 """Free space that a first build of the target takes at its peak; measured for the seed stack, rounded up."""
 MEMORY_BYTES = 4 << 30
 BUILD_SECONDS = 6 * 3600
+BUILDX = "install docker-buildx (docker-buildx-plugin in Docker's own packages)"
 STEP = re.compile(r"^#(\d+) \[(?:[\w./-]+ )?([\w-]+) +\d+/\d+\]")
 DONE = re.compile(r"^#(\d+) DONE ([\d.]+)s")
 
@@ -74,10 +75,18 @@ def engine() -> Engine:
         buildx = True
     except WorkError:
         buildx = False
-    major = int(info["ServerVersion"].split(".")[0])
-    if not buildx and major < 18:  # noqa: PLR2004  # BuildKit came with 18.09
-        raise EnvcheckError(f"Docker {info['ServerVersion']} has no BuildKit", fix="take Docker 20.10 or newer")
+    if not buildx:
+        _check_without_buildx(info["ServerVersion"])
     return Engine(version=info["ServerVersion"], buildx=buildx, root=info["DockerRootDir"])
+
+
+def _check_without_buildx(server: str) -> None:
+    """Refuse an engine that has no BuildKit of its own, and a client that only speaks to BuildKit through buildx."""
+    if int(server.partition(".")[0]) < 18:  # noqa: PLR2004  # BuildKit came with 18.09
+        raise EnvcheckError(f"Docker {server} has no BuildKit", fix="take Docker 20.10 or newer")
+    client = process.output(["docker", "version", "--format", "{{.Client.Version}}"], timeout=20).strip()
+    if int(client.partition(".")[0]) >= 23:  # noqa: PLR2004  # since 23.0 the client builds through buildx alone
+        raise EnvcheckError(f"the client, Docker {client}, builds through buildx, which is missing", fix=BUILDX)
 
 
 def preflight(target: str, root: str, available: int | None = None) -> None:
@@ -147,9 +156,7 @@ def command(given: argparse.Namespace, values: Mapping[str, str], found: Engine)
     contexts = {"prebuilt": given.prebuilt, "mirrors": given.mirrors}
     named = {name: path for name, path in contexts.items() if path}
     if (named or given.push or given.output) and not found.buildx:
-        raise EnvcheckError(
-            "injected wheelhouses, mirrors, --push and --output need docker buildx", fix="install docker-buildx"
-        )
+        raise EnvcheckError("injected wheelhouses, mirrors, --push and --output need docker buildx", fix=BUILDX)
     for name, path in named.items():
         argv += ["--build-context", f"{name}={path}"]
     for secret, path in (("ca", given.ca), ("pip", given.pip_conf)):

@@ -49,6 +49,7 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 def test_engine_with_and_without_buildx(docker: Docker) -> None:
     docker.answers["docker info"] = json.dumps({"ServerVersion": "20.10.24", "DockerRootDir": "/var/lib/docker"})
+    docker.answers["docker version"] = "20.10.24+dfsg1\n"
     assert image.engine() == image.Engine(version="20.10.24", buildx=False, root="/var/lib/docker")
     docker.answers["buildx version"] = "v0.13"
     assert image.engine().buildx
@@ -60,11 +61,12 @@ def test_engine_with_and_without_buildx(docker: Docker) -> None:
         pytest.param(None, "no Docker engine answers", id="no-engine"),
         pytest.param('{"ServerErrors": ["Cannot connect"]}', "Cannot connect", id="client-only"),
         pytest.param('{"ServerVersion": "17.03.2", "DockerRootDir": "/"}', "has no BuildKit", id="no-buildkit"),
+        pytest.param('{"ServerVersion": "28.2.2", "DockerRootDir": "/"}', "builds through buildx", id="no-buildx"),
     ],
 )
 def test_engine_that_cannot(answer: str | None, words: str, docker: Docker) -> None:
     if answer:
-        docker.answers["docker info"] = answer
+        docker.answers |= {"docker info": answer, "docker version": "28.2.2"}
     with pytest.raises(EnvcheckError, match=words):
         image.engine()
 
