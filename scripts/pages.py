@@ -19,7 +19,7 @@ WIDTH = 200
 
 HEAD = """# Rules
 
-One page for each thing that can be wrong: what must hold, why, how the doctor sees it, what a log says, the fix, sources.
+One page for each thing that can be wrong: what must hold, why, how the doctor sees it, what a log says, the fix.
 Search this page for a piece of an error message, or let the program do it:
 
     python -m envcheck explain build.log
