@@ -27,7 +27,7 @@ def lock(*names: str) -> str:
 
 
 def test_what_envcheck_imports_is_bundled() -> None:
-    own = {"envcheck", *pyz.BUNDLED}
+    own = {"envcheck", "tomllib", *pyz.BUNDLED}  # tomllib: in the standard library from 3.11 on, tomli before
     for path in Path(envcheck.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
