@@ -60,7 +60,7 @@ def _belongs(item: Component, engine: str | None) -> bool:
 
 
 def _resolvable(stack: Stack, item: Component) -> bool:
-    return item.origin.kind not in OUTSIDE or _metadata(stack, item) is not None
+    return item.origin.kind == "index" or _metadata(stack, item) is not None
 
 
 def _pin(item: Component, extras: Requirement | None) -> str:

@@ -17,6 +17,14 @@ from tests.lock_index import Index, sdist, wheel
 BOMB = "raise SystemExit('setup.py was run')\n"
 PURE = "from setuptools import setup\nsetup(name='purelib', version='1.0', py_modules=['purelib'])\n"
 
+PURE_ROW = """
+[[lock.metadata]]
+name = "purelib"
+version = "1.0"
+licence = "BSD-3-Clause"
+reason = "a pure Python sdist"
+"""
+
 STACK = """\
 version = 1
 name = "tiny"
@@ -71,8 +79,13 @@ recipe = { requires = ["setuptools==70.3.0"] }
 name = "verl"
 distribution = "verl"
 version = "0.2.0.dev0"
-origin = { kind = "git", url = "https://github.com/volcengine/verl.git", commit = "333e6d624a11cd971b6e1ce32eb7d48fa36890fd" }
-recipe = { requires = ["setuptools==70.3.0"], compiles = false }
+[components.origin]
+kind = "git"
+url = "https://github.com/volcengine/verl.git"
+commit = "333e6d624a11cd971b6e1ce32eb7d48fa36890fd"
+[components.recipe]
+requires = ["setuptools==70.3.0"]
+compiles = false
 
 [lock]
 cutoff = "2025-03-01"
@@ -108,12 +121,7 @@ version = "2.7.4"
 requires = ["torch"]
 reason = "an sdist"
 
-[[lock.metadata]]
-name = "purelib"
-version = "1.0"
-licence = "BSD-3-Clause"
-reason = "a pure Python sdist"
-
+PURE_ROW
 [[lock.wheels]]
 component = "flash-attn"
 url = "https://github.com/Dao-AILab/flash-attention/releases/download/v2/flash_attn-2.7.4-cp311-cp311-linux_x86_64.whl"
@@ -133,7 +141,7 @@ platforms = { "linux/amd64" = "sha256:0a1cb6e7bd047a1067efe14efdf0276352d5ca643d
 [apt]
 debian-bookworm = ["gcc=4:12.2.0-3"]
 "ubuntu-22.04" = ["gcc"]
-"""
+""".replace("\nPURE_ROW", PURE_ROW)
 
 
 def stack_file(place: Path, text: str = STACK) -> Path:

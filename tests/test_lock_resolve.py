@@ -132,7 +132,7 @@ def test_an_index_that_is_down_is_said_to_be_after_retries(
 
 
 def test_an_sdist_without_stated_metadata_is_refused(index: Index, tmp_path: Path) -> None:
-    row = '[[lock.metadata]]\nname = "purelib"\nversion = "1.0"\nlicence = "BSD-3-Clause"\nreason = "a pure Python sdist"\n'
+    row = lock_cases.PURE_ROW
     lock_cases.stack_file(tmp_path, lock_cases.STACK.replace(row, ""))
     with pytest.raises(WorkError, match="purelib"):
         run(tmp_path)
@@ -173,7 +173,7 @@ def test_an_upgrade_that_breaks_a_limit_writes_nothing(
     }
     row = Row(when={"extra-speed": ">=1.1"}, need={"torch": ">=2.6"}, source="https://example.org/limit")
     table = Limits(tables={"speed": Table(version=1, title="t", row=(row,))})
-    monkeypatch.setattr(lock_upgrade.limits, "load", lambda: table)
+    monkeypatch.setattr("envcheck.limits.load", lambda: table)
     with pytest.raises(WorkError, match=r"extra-speed 1.1 needs torch>=2.6, not 2\.[45]"):
         run(tmp_path, "--upgrade-package", "extra-speed==1.1")
     assert all(path.read_bytes() == content for path, content in before.items())

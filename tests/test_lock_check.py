@@ -1,0 +1,218 @@
+"""Offline checks of the locks: each fault is named with its line and what mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from envcheck import stack as stacks
+from envcheck.stack import Stack
+from scripts import lock_check, lock_check_files, lock_check_network, lock_tools, prove_record
+from scripts.lock_resolve import Resolved
+from scripts.lock_text import Pin
+from scripts.prove_record import Proof
+from tests import lock_cases
+from tests.lock_cases import resolved
+
+__all__ = ["resolved"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, resolved: Resolved) -> Path:
+    return lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
+
+
+def faults(tmp_path: Path, stack: Stack | None = None, *, proof: bool = False) -> list[str]:
+    return list(lock_check.offline(stack or lock_cases.tiny(), tmp_path, proof=proof))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("place")
+def test_whole_locks_have_no_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path) == []
+
+
+def test_an_edited_version_is_found_with_its_line(tmp_path: Path, place: Path) -> None:
+    edit(place / "requirements-sglang.txt", "kernel==0.1.0", "kernel==0.2.0")
+    found = faults(tmp_path)
+    assert any(
+        "requirements-sglang.txt, line " in line and "kernel==0.2.0 was written by hand" in line for line in found
+    )
+    assert any("kernel==0.1.0 was taken out by hand" in line for line in found)
+    assert "requirements-sglang.txt: was edited by hand: nox -s lock writes it again" in found
+
+
+def test_an_edited_hash_is_found_with_its_line(tmp_path: Path, place: Path) -> None:
+    edit(place / "requirements-vllm.txt", "4" * 64, "9" * 64)
+    assert any("line" in line and "the hashes of torch==2.4.0 were edited" in line for line in faults(tmp_path))
+
+
+def test_a_removed_hash_and_an_address_are_found(tmp_path: Path, place: Path) -> None:
+    edit(place / "build.txt", f" \\\n    --hash=sha256:{'5' * 64}", "")
+    found = faults(tmp_path)
+    assert any("setuptools==70.3.0 has no hash" in line for line in found)
+    (place / "build.txt").write_text("# https://example.org/simple\n", encoding="utf-8")
+    assert any("line 1: an address has no place in a lock" in line for line in faults(tmp_path))
+
+
+def test_two_versions_for_one_python_and_none_for_any_are_found(tmp_path: Path) -> None:
+    pins = [
+        Pin(name="x", version="1", hashes=("a" * 64,)),
+        Pin(name="x", version="2", marker="python_full_version >= '3.12'", hashes=("b" * 64,)),
+        Pin(name="y", version="2", marker="python_version > '3.13'", hashes=("b" * 64,)),
+    ]
+    path = lock_cases.lock_of(tmp_path / "x.txt", pins)
+    found = list(lock_check_files.whole(path, "", ("3.10", "3.11", "3.12")))
+    assert any("x is there twice for Python 3.12" in line for line in found)
+    assert any("y applies to none of Python 3.10, 3.11, 3.12" in line for line in found)
+
+
+def test_another_stack_file_makes_the_locks_old(tmp_path: Path, place: Path) -> None:
+    assert place.exists()
+    stack = lock_cases.tiny(lock_cases.STACK.replace('version = "0.4.3"', 'version = "0.4.4"'))
+    found = faults(tmp_path, stack)
+    assert any("made from other inputs" in line for line in found)
+    assert any("sglang is 0.4.3, the stack file says 0.4.4" in line for line in found)
+
+
+def test_a_component_that_is_built_must_not_be_locked(tmp_path: Path, resolved: Resolved) -> None:
+    resolved.pins["sglang"].append(Pin(name="flash-attn", version="2.7.4", hashes=("f" * 64,)))
+    lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
+    assert any("flash-attn is built from source" in line for line in faults(tmp_path))
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path, place: Path) -> None:
+    (place / "requirements-vllm.txt").unlink()
+    (place / "sbom-sglang.cdx.json").write_text("{", encoding="utf-8")
+    (place / "build.txt").write_text("garbage here\n", encoding="utf-8")
+    (place / "apt.txt").unlink()
+    found = faults(tmp_path)
+    assert "requirements-vllm.txt: is missing: nox -s lock" in found
+    assert any(line.startswith("sbom-sglang.cdx.json: is missing or damaged") for line in found)
+    assert any("build.txt: line 1" in line for line in found)
+    assert "apt.txt: is not what the stack file says: nox -s lock" in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('until = "the stack is retired"', 'until = " "', "has no until"),
+        ('source = "https://github.com/sgl-project/sglang"', 'source = "a colleague"', "is no address"),
+        ('reason = "released after the cut-off"', 'reason = ""', "exempt from the cut-off date without a reason"),
+        ('digest = "sha256:622e', 'digest = "latest', "is no digest"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_decisions_without_grounds_and_floating_images_are_found(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert any(said in line for line in faults(tmp_path, lock_cases.tiny(lock_cases.STACK.replace(old, new))))
+
+
+def test_a_package_exempt_twice_is_found() -> None:
+    assert lock_check_files.duplicates(["a_b", "c", "a-B"]) == ["a-b"]
+    row = lock_cases.STACK.split("[[lock.overrides]]")[0].rsplit("[[lock.exempt]]", 1)[1]
+    stack = lock_cases.tiny(
+        lock_cases.STACK.replace("[[lock.overrides]]", f"[[lock.exempt]]{row}[[lock.overrides]]", 1)
+    )
+    assert list(lock_check_files.said(stack)) == ["stack tiny: kernel is exempt from the cut-off date twice"]
+
+
+def proof(place: Path, engine: str, **changes: object) -> Proof:
+    digest = prove_record.sha256(place / f"requirements-{engine}.txt")
+    good = Proof(
+        engine=engine,
+        trainer="fsdp",
+        python="3.11.7",
+        date="2026-01-01",
+        lock_sha256=digest,
+        packages=3,
+        extensions=1,
+        modules=("sglang",),
+    )
+    return dataclasses.replace(good, **changes)  # type: ignore[arg-type]  # a test's own choice of fields
+
+
+def test_proofs_are_asked_for_and_go_stale(tmp_path: Path, place: Path) -> None:
+    assert sum("was never proven to run: nox -s lock_prove" in line for line in faults(tmp_path, proof=True)) == 2
+    prove_record.add(place, "tiny", proof(place, "sglang"))
+    prove_record.add(place, "tiny", proof(place, "vllm", lock_sha256="0" * 64))
+    found = faults(tmp_path, proof=True)
+    assert len(found) == 1
+    assert "its proof for Python 3.11.7 is stale, the lock has changed" in found[0]
+    prove_record.add(place, "tiny", proof(place, "vllm", failed=("vllm._C: undefined symbol",)))
+    assert faults(tmp_path, proof=True) == [
+        "requirements-vllm.txt: failed its proof on 2026-01-01: vllm._C: undefined symbol"
+    ]
+    (place / "proof.json").write_text("[", encoding="utf-8")
+    assert "expected JSON" in faults(tmp_path, proof=True)[0]
+
+
+def test_the_command_prints_faults_and_gives_one(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = lock_cases.stack_file(tmp_path)
+    assert lock_check.main(["--stack", str(path), "--root", str(tmp_path), "--no-proof"]) == 0
+    assert capsys.readouterr().out == "tiny: the locks are what the stack files say\n"
+    (place / "image.toml").unlink()
+    assert lock_check.main(["--stack", str(path), "--root", str(tmp_path), "--no-proof"]) == 1
+    assert capsys.readouterr().out.endswith("tiny: 1 fault(s)\n")
+
+
+def test_the_committed_locks_are_what_the_stack_files_say() -> None:
+    for name in stacks.names():
+        assert list(lock_check.offline(stacks.load(name), proof=False)) == []
+    assert list(lock_check.tools()) == []
+
+
+def test_tools_follow_pyproject(tmp_path: Path) -> None:
+    table = lock_tools.project()
+    assert set(lock_tools.wanted(table)["tools.txt"]) < set(lock_tools.wanted(table)["dev.txt"])
+    text = '[project]\ndependencies = ["a"]\n[project.optional-dependencies]\nscripts = ["uv"]\n'
+    text += '[dependency-groups]\ntest = ["t"]\n'
+    (tmp_path / "pyproject.toml").write_text(text + '[tool.envcheck]\ntools-cutoff = "2026-01-01"\n', encoding="utf-8")
+    assert list(lock_check.tools(tmp_path)) == [
+        "tools.txt: is missing: nox -s lock",
+        "dev.txt: is missing: nox -s lock",
+    ]
+
+
+def test_the_reduced_input_has_no_package_that_needs_a_build(resolved: Resolved) -> None:
+    lines = lock_check_network.reduced(lock_cases.tiny(), "sglang", resolved.pins["sglang"])
+    assert not [line for line in lines if line.startswith(("flash-attn", "verl", "purelib"))]
+    assert "torch==2.5.1" in lines
+    assert "kernel==0.1.0" in lines, "what the overridden edge brought is named outright"
+
+
+def test_differences_with_pip_compile_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    theirs = {"torch": "2.5.1", "helper": "0.9"}
+    monkeypatch.setattr(lock_check_network, "compiled", lambda *_: theirs)
+    moved = lock_check_network.differences(lock_cases.tiny(), "sglang", place, "python3")
+    assert moved == {"helper": ("1.0", "0.9")}
+    out = capsys.readouterr().out
+    assert "pip-compile agrees on 1 of 7 pins" in out
+    assert "helper: the lock has 1.0, pip-compile 0.9" in out
+    assert "kernel: only in the lock" in out
+
+
+def test_a_proof_is_written_in_the_place_of_the_earlier_one(place: Path) -> None:
+    prove_record.add(place, "tiny", proof(place, "sglang"))
+    prove_record.add(place, "tiny", proof(place, "sglang", python="3.11.9", packages=4))
+    prove_record.add(place, "tiny", proof(place, "sglang", python="3.9.1"))
+    rows = json.loads((place / "proof.json").read_text(encoding="utf-8"))["proofs"]
+    assert [(row["python"], row["packages"]) for row in rows] == [("3.9.1", 3), ("3.11.9", 4)]
+
+
+def test_a_proof_is_shown_with_what_failed(place: Path) -> None:
+    text = prove_record.shown(
+        proof(place, "sglang", known_faults=("a",), waiting=("b",), failed=("c",), pretended=("m",))
+    )
+    assert [line.split()[0] for line in text.splitlines()] == ["sglang", "known", "not", "FAILED"]
