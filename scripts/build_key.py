@@ -69,7 +69,7 @@ def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs
         return Inputs(**common)
     return Inputs(
         **common,
-        torch=f"{_text(context.torch.version)}+{context.torch.build or ''}",
+        torch="+".join(filter(None, (_text(context.torch.version), context.torch.build))),
         cxx11_abi=context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None,
         cuda=_nvcc(context),
         cudnn=_cudnn(context) if "{cudnn_path}" in "".join(recipe.environment.values()) else "",
