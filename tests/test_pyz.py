@@ -108,6 +108,28 @@ def test_data_is_listed_from_an_archive(tmp_path: Path, monkeypatch: pytest.Monk
     assert data.names("nothing", ".toml") == []
 
 
+def test_main_installs_once_and_writes_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def install(arguments: list[str]) -> str:
+        asked.append(arguments)
+        (Path(arguments[arguments.index("--target") + 1]) / "pynvml.py").write_text("x = 1")
+        return ""
+
+    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("scripts.lock_uv.run", install)
+    path = tmp_path / "dist" / "envcheck.pyz"
+    assert pyz.main(["--output", str(path)]) == 0
+    assert pyz.main(["--output", str(path)]) == 0
+    assert len(asked) == 1
+    assert {"--require-hashes", "--no-deps"} <= set(asked[0])
+    assert os.access(path, os.X_OK)
+    assert zipfile.ZipFile(path).read("pynvml.py") == b"x = 1"
+    assert "sha256:" in capsys.readouterr().out
+
+
 # real interpreters
 
 

@@ -59,7 +59,7 @@ def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
 
 
 def one_of(kind: str, wanted: str | None, offered: tuple[str, ...], stack: Stack) -> str:
-    """Give the engine or trainer that was asked for, or the stack's first; raise EnvcheckError where it has none such."""
+    """Give the engine or trainer that was asked for, or the stack's first; raise EnvcheckError for another."""
     if wanted is None:
         return offered[0]
     if wanted not in offered:
