@@ -75,7 +75,7 @@ class Index:
     asked: list[str] = field(default_factory=list)
     refusals: int = 0
     """How many of the next requests are answered 503."""
-    tampered: set[str] = field(default_factory=set)
+    tampered: dict[str, bytes] = field(default_factory=dict)
     """Files that are served with other bytes than the index page says."""
     url: str = ""
 
@@ -115,7 +115,7 @@ class Index:
         for rows in self.projects.values():
             for file, data, _ in rows:
                 if file == name:
-                    return data + b"tampered" if name in self.tampered else data
+                    return self.tampered.get(name, data)
         return None
 
 
