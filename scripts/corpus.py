@@ -94,9 +94,9 @@ def false_alarms(corpus: Corpus, hosts: Path) -> list[str]:
 
 def table(scores: Sequence[Score], alarms: Sequence[str]) -> str:
     """Write the scoreboard."""
-    lines = [f"{'component':<20} {'facts':>9} {'logs':>9}"]
-    for name in sorted({score.component for score in scores}):
-        lines.append(_row(name, [score for score in scores if score.component == name]))
+    names = sorted({score.component for score in scores})
+    rows = [_row(name, [score for score in scores if score.component == name]) for name in names]
+    lines = [f"{'component':<20} {'facts':>9} {'logs':>9}", *rows]
     lines += [_row("all", scores), "", f"false alarms on healthy hosts: {len(alarms)}", *(f"  {a}" for a in alarms)]
     unseen = sum(score.facts_right is None for score in scores)
     lines += [f"not to be seen from facts: {unseen}"]
