@@ -27,6 +27,16 @@ Run = Callable[..., tuple[int, str, str]]
 HOLDING = ("gcc-too-old", "shm-too-small")
 
 
+class Composed:
+    """Collects a composed host."""
+
+    def __init__(self, _host: Host, python: str | None, _only: frozenset[str] | None) -> None:
+        self.python = python
+
+    def facts(self) -> Facts:
+        return facts(host=self.python or "this-host")
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
     """Run the command line on a composed host with composed rules; give exit code, stdout, stderr."""
@@ -36,6 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
 
     monkeypatch.setattr("envcheck.rules.RULES", RULES)
     monkeypatch.setattr("envcheck.probes.collect", collect)
+    monkeypatch.setattr("envcheck.probes.Collection", Composed)
 
     def run_it(*argv: str) -> tuple[int, str, str]:
         code = cli.main(argv)
@@ -368,7 +379,7 @@ def test_interrupted_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def stop(*_args: object, **_kwargs: object) -> Facts:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("envcheck.probes.collect", stop)
+    monkeypatch.setattr(Composed, "facts", stop)
     assert run() == (errors.INTERRUPTED, "", "interrupted\n")
 
 
@@ -376,7 +387,7 @@ def test_a_fault_of_the_program_is_no_verdict(run: Run, monkeypatch: pytest.Monk
     def fail(*_args: object, **_kwargs: object) -> Facts:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("envcheck.probes.collect", fail)
+    monkeypatch.setattr(Composed, "facts", fail)
     code, out, err = run()
     assert (code, out) == (errors.FAULT, "")
     assert "ZeroDivisionError" in err
@@ -387,7 +398,7 @@ def test_an_interpreter_that_lacks_a_module_is_named(run: Run, monkeypatch: pyte
     def fail(*_args: object, **_kwargs: object) -> Facts:
         raise ModuleNotFoundError(name="tomli")
 
-    monkeypatch.setattr("envcheck.probes.collect", fail)
+    monkeypatch.setattr(Composed, "facts", fail)
     code, out, err = run()
     assert (code, out) == (errors.USAGE, "")
     assert "has no module tomli" in err
@@ -405,7 +416,7 @@ def test_a_failing_file_names_itself(run: Run, monkeypatch: pytest.MonkeyPatch) 
     def fail(*_args: object, **_kwargs: object) -> Facts:
         raise PermissionError(13, "Permission denied", "/etc/secret")
 
-    monkeypatch.setattr("envcheck.probes.collect", fail)
+    monkeypatch.setattr(Composed, "facts", fail)
     assert run()[2] == "error: /etc/secret: Permission denied\n"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 from envcheck import limits
 from envcheck.codec import Unknown
@@ -14,13 +16,18 @@ from envcheck.stack import Stack
 
 def facts_of(args: argparse.Namespace) -> Facts:
     """Read or collect the facts that the options name; raise EnvcheckError where they exclude each other."""
+    return begin(args)()
+
+
+def begin(args: argparse.Namespace) -> Callable[[], Facts]:
+    """Start to collect, and give what ends it: this host's programs run while the caller does something else."""
     _check(args)
-    facts = _facts_of(args)
+    end = _begin(args)
     if not getattr(args, "redact", False):
-        return facts
+        return end
     from envcheck.redact import redact
 
-    return redact(facts)
+    return lambda: redact(end())
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -29,21 +36,25 @@ def _check(args: argparse.Namespace) -> None:
         raise EnvcheckError(f"--facts and {other} exclude each other", fix="a document is judged as it was recorded")
 
 
-def _facts_of(args: argparse.Namespace) -> Facts:
+def _begin(args: argparse.Namespace) -> Callable[[], Facts]:
     if args.facts is not None:
         from envcheck import documents
 
-        return documents.load(args.facts)
+        return partial(documents.load, args.facts)
+    if args.image is not None:
+        return partial(_inside, args.image, args.python)
+    from envcheck.host import LocalHost
+    from envcheck.probes import Collection
+
+    return Collection(LocalHost(), args.python, None).facts
+
+
+def _inside(image: str, python: str | None) -> Facts:
+    from envcheck.image import ContainerHost
     from envcheck.probes import collect
 
-    if args.image is not None:
-        from envcheck.image import ContainerHost
-
-        with ContainerHost.of(args.image) as host:
-            return collect(host, python=args.python)
-    from envcheck.host import LocalHost
-
-    return collect(LocalHost(), python=args.python)
+    with ContainerHost.of(image) as host:
+        return collect(host, python=python)
 
 
 def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
