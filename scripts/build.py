@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,15 +54,13 @@ def jobs_of(text: str) -> int | None:
 
 
 def archs_of(text: str | None) -> tuple[str, ...]:
-    """Read ``--archs``: ``9.0``, ``8.0;9.0``, ``8.0,9.0`` or ``80 90``."""
-    parts = (text or "").replace(";", " ").replace(",", " ").split()
+    """Read ``--archs``: ``9.0``, ``8.0;9.0``, ``8.0,9.0`` or ``80 90a``."""
     out = []
-    for part in parts:
-        dotted = part if "." in part else f"{part[:-1]}.{part[-1:]}"
-        major, _, minor = dotted.partition(".")
-        if not (major.isdecimal() and minor.rstrip("a").isdecimal()):
+    for part in (text or "").replace(";", " ").replace(",", " ").split():
+        match = re.fullmatch(r"(\d+)\.?(\d)([af]?)", part)
+        if match is None:
             raise EnvcheckError(f"--archs {text}: {part!r} is no architecture", fix="give them as 9.0 or 8.0;9.0")
-        out.append(dotted)
+        out.append(f"{match[1]}.{match[2]}{match[3]}")
     return tuple(dict.fromkeys(out))
 
 
