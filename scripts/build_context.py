@@ -172,13 +172,20 @@ def preflight(context: Context, *, force: Sequence[str] = ()) -> list[Outcome]:
         raise EnvcheckError(what, fix=f"take one of: {', '.join(context.recipe.preflight)}")
     wanted = [known[name] for name in context.recipe.preflight if name in known and name not in force]
     target = Target(
-        stack=context.stack,
+        stack=_alone(context),
         limits=limits.load(),
         stage="build",
         engine=context.wishes.engine,
         trainer=context.wishes.trainer,
     )
     return [outcome for rule in wanted for outcome in engine.outcomes_of(rule, context.facts, target)]
+
+
+def _alone(context: Context) -> Stack:
+    """Give the stack as if nothing else had to be built, so that the needs of other components stop nothing."""
+    name = context.component.name
+    others = tuple(item for item in context.stack.components if item.recipe is None and item.name != name)
+    return dataclasses.replace(context.stack, components=(*others, context.component))
 
 
 def refusal(outcomes: Sequence[Outcome]) -> str:

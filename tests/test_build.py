@@ -298,6 +298,13 @@ def test_a_healthy_host_is_not_refused() -> None:
     assert build_context.refusal(build_context.preflight(build_te(build_cases.healthy()))) == ""
 
 
+def test_the_needs_of_other_components_stop_nothing() -> None:
+    disks = tuple(factories.disk(role, f"/{role}", 2.5) for role in ("tmp", "cache", "home", "work"))
+    facts = build_cases.healthy(resources={"disks": disks})
+    assert "build-needs-more-disk" not in build_context.refusal(build_context.preflight(build_te(facts)))
+    assert "build-needs-more-disk" in build_context.refusal(build_context.preflight(build_cases.context(facts=facts)))
+
+
 def test_force_overrides_one_rule_by_name() -> None:
     facts = replace(build_cases.healthy(), cudnn=())
     outcomes = build_context.preflight(build_te(facts), force=["cudnn-headers-missing", "cudnn-too-old"])
