@@ -155,8 +155,8 @@ def sources(place: Path, stack: Stack, places: Sequence[Path]) -> None:
         if source.kind == "git":
             rows = [(source.commit or "", [url for url in (source.url, *source.mirrors) if url])]
             rows += [(module.commit, [module.url]) for module in source.submodule]
-            for commit, urls in rows:
-                _commit(place, commit, urls, places)
+            for wanted, urls in rows:
+                commit(place, wanted, urls, places)
         else:
             file = index_files.sdist_of(source.distribution or "", source.version)
             _copy(
@@ -165,7 +165,7 @@ def sources(place: Path, stack: Stack, places: Sequence[Path]) -> None:
             )
 
 
-def _commit(place: Path, commit: str, urls: Sequence[str], places: Sequence[Path]) -> None:
+def commit(place: Path, commit: str, urls: Sequence[str], places: Sequence[Path]) -> None:
     """Copy one commit without its history into ``OWNER+NAME.git``."""
     found = git_mirror.find(commit, urls, places)
     target = place / ("+".join(git_mirror.owner_and_name(urls[0])) + ".git")
