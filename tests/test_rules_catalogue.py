@@ -77,7 +77,7 @@ H200 = make.gpu("NVIDIA H200", "9.0", 141)
 L40S = make.gpu("NVIDIA L40S", "8.9", 48)
 FABRIC = FabricManager(nvswitch=True, active=True, version="535.183.06", state="completed")
 TOOLSET = "/opt/rh/gcc-toolset-13/root/usr/bin"
-BUILT = Origin(url="file:///work/wheels/flash_attn-2.7.4.post1-cp310-cp310-linux_x86_64.whl")
+BUILT = Origin(url="file:///srv/wheels/flash_attn-2.7.4.post1-cp310-cp310-linux_x86_64.whl")
 IN_DOCKER = Container(runtime="docker", nvidia_visible_devices="all")
 POD = Container(runtime="kubernetes", nvidia_visible_devices="GPU-1")
 ENGINE = Docker(engine="27.3.1", runtimes=("runc", "nvidia"), cgroup_driver="systemd", nvidia_ctk="1.17.4")
