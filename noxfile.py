@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run pytest with branch coverage; `-- -m docker` and the like choose."""
-    dev(session, "pytest", "--cov", "--cov-report=term", *session.posargs)
+    dev(session, "pytest", "-n", "auto", "--cov", "--cov-report=term", *session.posargs)
 
 
 @nox.session(default=False)
