@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-
-from packaging.utils import canonicalize_name
 
 from envcheck import errors
 from envcheck.errors import DataError
@@ -66,13 +65,16 @@ def incomplete(kit: Path) -> Iterator[str]:
     """Name every locked package of which the kit has no file."""
     try:
         rows = json.loads((kit / "kit.json").read_text(encoding="utf-8"))["environments"]
-        there = {path.name.split("-")[0].lower() for path in (kit / "wheels").glob("*")}
+        there = [flat(path.name) for path in (kit / "wheels").glob("*")]
         for row in rows:
             path = kit / row["lock"]
             for pin in lock_text.parse(path.read_text(encoding="utf-8"), str(path)):
-                if not {canonicalize_name(pin.name).replace("-", "_"), pin.name} & {
-                    canonicalize_name(name).replace("-", "_") for name in there
-                }:
+                if not any(name.startswith(f"{flat(f'{pin.name}-{pin.version}')}-") for name in there):
                     yield f"{row['lock']}: no file of {pin.name}=={pin.version}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"kit.json: cannot be read: {error!r}"
+
+
+def flat(name: str) -> str:
+    """Make file names and pins comparable: ``Ruamel.Yaml-0.18.tar.gz`` -> ruamel-yaml-0-18-tar-gz."""
+    return re.sub(r"[-_.+]+", "-", name.lower())

@@ -13,7 +13,17 @@ from packaging.utils import parse_wheel_filename
 
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import download, env_plan, git_mirror, index_files, lock_files, lock_remote, lock_text, pyz, sources_lock
+from scripts import (
+    download,
+    env_plan,
+    git_mirror,
+    index_files,
+    lock_files,
+    lock_remote,
+    lock_text,
+    pyz,
+    sources_lock,
+)
 from scripts.env_plan import Extra, Selection
 from scripts.files import sha256, write
 from scripts.index_files import IndexFile
@@ -98,12 +108,7 @@ def _with_older(listed: lock_remote.Lister, older: Sequence[Path]) -> lock_remot
     kept = {path.name: path for kit in older for path in (kit / "wheels").glob("*")}
 
     def look(name: str) -> Sequence[IndexFile]:
-        stem = name.replace("-", "_")
-        mine = [
-            path
-            for path in kept.values()
-            if path.name.lower().replace("-", "_").replace(".", "_").startswith(f"{stem}_")
-        ]
+        mine = [path for file, path in kept.items() if kit_check.flat(file).startswith(f"{name}-")]
         own = [
             IndexFile(name=path.name, url=path.as_uri(), sha256=sha256(path), size=path.stat().st_size) for path in mine
         ]
@@ -165,9 +170,9 @@ def sources(place: Path, stack: Stack, places: Sequence[Path]) -> None:
             )
 
 
-def commit(place: Path, commit: str, urls: Sequence[str], places: Sequence[Path]) -> None:
+def commit(place: Path, wanted: str, urls: Sequence[str], places: Sequence[Path]) -> None:
     """Copy one commit without its history into ``OWNER+NAME.git``."""
-    found = git_mirror.find(commit, urls, places)
+    found = git_mirror.find(wanted, urls, places)
     target = place / ("+".join(git_mirror.owner_and_name(urls[0])) + ".git")
     git_mirror.git(None, "init", "--bare", "--quiet", str(target))
     allowed = ["-c", "uploadpack.allowAnySHA1InWant=true", "-c", "protocol.file.allow=always"]
@@ -179,10 +184,10 @@ def commit(place: Path, commit: str, urls: Sequence[str], places: Sequence[Path]
         "--depth=1",
         "--no-tags",
         found.absolute().as_uri(),
-        commit,
+        wanted,
         timeout=git_mirror.FETCH_SECONDS,
     )
-    git_mirror.git(target, "update-ref", "refs/heads/pinned", commit)
+    git_mirror.git(target, "update-ref", "refs/heads/pinned", wanted)
 
 
 def programs(work: Path, stack: Stack, root: Path) -> None:

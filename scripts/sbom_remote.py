@@ -49,8 +49,11 @@ class Remote(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a place."""
-        self.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
-        return self.place
+        place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
+        if place < 0:
+            raise OSError(f"{self.url}: there is nothing before its start")
+        self.place = place
+        return place
 
     def tell(self) -> int:
         """Give the place."""

@@ -251,3 +251,15 @@ def test_a_kit_says_what_it_holds() -> None:
     assert rows[0]["missing"] == ["verl"]
     assert dataclasses.replace(job, missing=()).missing == ()
     assert lock_text.FIRST
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("antlr4-python3-runtime-4.9.3.tar.gz", "antlr4-python3-runtime-4.9.3"),
+        ("Ruamel.Yaml-0.18-py3-none-any.whl", "ruamel-yaml-0.18"),
+        ("verl-0.2.0.dev0+cu124-py3-none-any.whl", "verl-0.2.0.dev0+cu124"),
+    ],
+)
+def test_file_names_and_pins_compare(file: str, name: str) -> None:
+    assert kit_check.flat(file).startswith(kit_check.flat(name) + "-")
