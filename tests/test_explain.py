@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -214,3 +216,39 @@ def test_surroundings_reach_across_chunks() -> None:
     )
     assert first(text + far)[0] == "build-isolation-hides-torch"
     assert first("ModuleNotFoundError: No module named 'torch'\n")[0] == "dependency-unsatisfied"
+
+
+class Long(io.RawIOBase):
+    """A build log of so many megabytes, then an error."""
+
+    def __init__(self, megabytes: int) -> None:
+        lines = (f"[{number}/9] /usr/bin/nvcc -c kernel_{number}.cu -I/opt -O3 -Werror" for number in range(20_000))
+        self.chunk = "\n".join([*lines, ""]).encode()[: 1 << 20]
+        self.left = [self.chunk] * megabytes + [b"\n" + ERROR.encode(), b""]
+
+    def read(self, _size: int = -1) -> bytes:
+        return self.left.pop(0)
+
+
+def test_fifty_megabytes_take_a_few_seconds() -> None:
+    log = Long(50)
+    start = time.process_time()
+    explained = explain(log)
+    assert time.process_time() - start < 6, "1 s on an idle machine"
+    assert explained.matches[0].rule == "libnvrtc-not-found"
+    assert explained.size > 50_000_000
+
+
+def test_memory_does_not_grow_with_the_log() -> None:
+    def peak(megabytes: int) -> int:
+        log = Long(megabytes)
+        tracemalloc.start()
+        try:
+            explain(log)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    explain(Long(1))  # compiles what is compiled once
+    assert peak(6) < 1.2 * peak(3)
+    assert peak(3) < 40_000_000

@@ -166,3 +166,15 @@ def test_the_finder_looks_at_lines_that_differ_in_numbers_once() -> None:
     lines = [b"line %d" % number for number in range(50)] + [b"a NEEDLE here"]
     assert finder.candidates(lines) == [50]
     assert finder.candidates(lines[:50]) == []
+
+
+def test_the_finder_knows_texts_without_a_rare_byte() -> None:
+    finder = Finder(["error 803", "cannot install"])
+    lines = [b"x", b"ERROR 803: y", b"it cannot", b"Cannot Install it"]
+    assert finder.candidates(lines) == [1, 3]
+    assert finder.texts_in(lines[3]) == ["cannot install"]
+    assert finder.starts(b"  error 803, error 804") == [2, 13]
+
+
+def test_the_finder_of_nothing() -> None:
+    assert Finder([]).candidates([b"x"]) == []

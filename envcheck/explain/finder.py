@@ -1,24 +1,26 @@
 """Find a few hundred texts in a flood of bytes: which lines are worth a second look.
 
 Lines that differ only in digits and case are looked at once: most of a build log is the same line again. What is left
-is searched by one expression, a tree of the texts. A text is searched from its rarest byte on, because the time goes
-into the places where the expression starts to match.
+is searched by one expression, a tree of the texts. The expression starts at the rarest byte of each text and looks back
+for what stands before it, because the time goes into the places where it starts to match. The few texts without a rare
+byte are searched one by one, which is cheap as long as they are few.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-RAREST_FIRST = "zqjx@#~^&*$%!?;<>{}[]()|+'`\"=kwbyv:gm,hfpudlcns ro-a/i_t.e0"
-TAIL = 8
-"""A text is cut no shorter than this; one that is shorter stays whole."""
+RARE = "zqjx@#~^&*$%!?;<>{}[]()|+'`\"=kwby:vgf,mp"
+"""Bytes that start a search, the rarest first; those outside ASCII come before them."""
 SEEN = 20_000
 """So many lines without any text are remembered; then the memory starts anew."""
 
 _UPPER = bytes(range(ord("A"), ord("Z") + 1))
 _FOLD = bytes.maketrans(_UPPER + b"123456789", _UPPER.lower() + b"0" * 9)
-_RANK = {ord(byte): rank for rank, byte in enumerate(RAREST_FIRST)}
+_RANK = {ord(byte): rank for rank, byte in enumerate(RARE)} | dict.fromkeys(range(128, 256), -1)
+_COMMON = len(RARE)
 
 
 def fold(text: bytes) -> bytes:
@@ -26,43 +28,45 @@ def fold(text: bytes) -> bytes:
     return text.translate(_FOLD)
 
 
-def cut(text: bytes) -> bytes:
-    """Give the end of the text that begins with its rarest byte."""
-    starts = range(max(1, len(text) - TAIL + 1))
-    return text[min(starts, key=lambda at: _RANK.get(text[at], -1)) :]
+def rarest(text: bytes) -> int | None:
+    """Give the place of the rarest byte; None where all are common."""
+    place = min(range(len(text)), key=lambda at: _RANK.get(text[at], _COMMON))
+    return place if text[place] in _RANK else None
 
 
 def tree(texts: Iterable[bytes]) -> bytes:
-    """Write an expression that matches any of the texts, common beginnings once."""
-    root: dict[int, dict] = {}  # type: ignore[type-arg]  # a tree of itself
+    """Write an expression that matches the texts from their rarest bytes on; common beginnings stand there once."""
+    root: dict[int, Any] = {}
     for text in texts:
         node = root
-        for byte in text:
+        for byte in text[rarest(text) :]:
             node = node.setdefault(byte, {})
-        node[-1] = {}
+        node.setdefault(-1, []).append(text)
     return _written(root)
 
 
-def _written(node: dict[int, dict]) -> bytes:  # type: ignore[type-arg]
-    if -1 in node:  # a text ends here: what follows does not matter
-        return b""
-    branches = [re.escape(bytes([byte])) + _written(node[byte]) for byte in sorted(node)]
+def _written(node: dict[int, Any]) -> bytes:
+    whole = [b"(?<=" + re.escape(text) + b")" for text in node.get(-1, ())]
+    longer = [re.escape(bytes([byte])) + _written(node[byte]) for byte in sorted(node) if byte >= 0]
+    branches = [*whole, *longer]
     return branches[0] if len(branches) == 1 else b"(?:" + b"|".join(branches) + b")"
 
 
 class Finder:
-    """Finds lines that may hold one of the texts; the texts are searched without regard to case and digits."""
+    """Finds lines that hold one of the texts; the texts are searched without regard to case and digits."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Build the expression."""
-        self.texts = {text: text.encode().lower() for text in texts}
-        cuts: dict[bytes, list[str]] = {}
-        for text, lower in self.texts.items():
-            cuts.setdefault(cut(fold(lower)), []).append(text)
-        self._search = re.compile(tree(cuts))
-        self._at: dict[bytes, list[str]] = {}
-        for end, those in cuts.items():  # the expression stops at the shortest text that fits
-            self._at.setdefault(self._search.match(end)[0], []).extend(those)  # type: ignore[index]  # it matches itself
+        lowered = {text: text.encode().lower() for text in texts}
+        folded = {fold(lower) for lower in lowered.values()}
+        self._plain = sorted(text for text in folded if rarest(text) is None)
+        searched = sorted(folded - set(self._plain))
+        self._search = re.compile(tree(searched) if searched else b"(?!)")
+        self._by_byte: dict[int, list[tuple[str, bytes]]] = {}
+        for text, lower in lowered.items():
+            place = rarest(fold(lower))
+            key = -1 if place is None else fold(lower)[place]
+            self._by_byte.setdefault(key, []).append((text, lower))
         self._seen: set[bytes] = set()
 
     def candidates(self, lines: Sequence[bytes]) -> list[int]:
@@ -75,24 +79,35 @@ class Finder:
         """Pick the lines that match; remember those that do not."""
         text, found, at = b"\n".join(lines), set(), 0
         while match := self._search.search(text, at):
-            at = text.find(b"\n", match.end())
-            at = len(text) if at < 0 else at
-            found.add(text[text.rfind(b"\n", 0, match.start()) + 1 : at])
+            line, at = _line_at(text, match.start())
+            found.add(line)
+        for plain in self._plain:
+            at = 0
+            while (place := text.find(plain, at)) >= 0:
+                line, at = _line_at(text, place)
+                found.add(line)
         if len(self._seen) + len(lines) > SEEN:
             self._seen.clear()
         self._seen |= lines - found
         return found
 
-    def starts(self, line: bytes) -> Iterator[int]:
-        """Give the places in a line where a text may be."""
-        return (match.start() for match in self._search.finditer(fold(line)))
+    def starts(self, line: bytes) -> list[int]:
+        """Give the places in a line where a text may be, in order."""
+        folded = fold(line)
+        places = [match.start() for match in self._search.finditer(folded)]
+        places += [match.start() for plain in self._plain for match in re.finditer(re.escape(plain), folded)]
+        return sorted(places)
 
     def texts_in(self, line: bytes) -> list[str]:
         """Give the texts that are in a line."""
-        folded, lowered = fold(line), line.lower()
-        found: dict[str, None] = {}
-        match = self._search.search(folded)
-        while match:
-            found.update((text, None) for text in self._at[match[0]] if self.texts[text] in lowered)
-            match = self._search.search(folded, match.start() + 1)
-        return list(found)
+        lowered = line.lower()
+        present = {-1, *fold(line)}
+        groups = (group for byte, group in self._by_byte.items() if byte in present)
+        return [text for group in groups for text, lower in group if lower in lowered]
+
+
+def _line_at(text: bytes, place: int) -> tuple[bytes, int]:
+    """Give the line of a place, and where it ends."""
+    end = text.find(b"\n", place)
+    end = len(text) if end < 0 else end
+    return text[text.rfind(b"\n", 0, place) + 1 : end], end
