@@ -13,7 +13,7 @@ from envcheck.facts import LibraryCopy
 from scripts import build_tools, sources
 from scripts.build_context import Context
 
-FORMAT = 2
+FORMAT = 3
 """Raised where the way of building changes what comes out of the same inputs."""
 
 

@@ -126,6 +126,9 @@ def maps(context: Context, seen: Path) -> list[str]:
     """List the options that keep this host's paths out of the binaries."""
     pairs = [(str(seen), ".")]
     pairs += [(str(path), "site-packages") for path in build_context.site_packages(context)]
+    headers = getattr(context.facts.python, "include_dir", None)
+    if isinstance(headers, str):
+        pairs.append((headers, "python"))
     if context.choices.cuda_home:
         pairs.append((context.choices.cuda_home, "cuda"))
     return [f"-ffile-prefix-map={old}={new}" for old, new in pairs]
