@@ -18,6 +18,7 @@ from scripts import (
     env_plan,
     git_mirror,
     index_files,
+    kit_check,
     lock_files,
     lock_remote,
     lock_text,
