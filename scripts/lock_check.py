@@ -2,7 +2,7 @@
 
 Offline: generated from these inputs, not edited by hand, every line pinned and hashed, one version for each Python,
 no address of any index, every component in it, every override with reason, source and end, proof not stale.
-With --network: the same bytes again from scratch, pip takes each lock, and pip-compile's own answer compared.
+With --network: the same bytes again from scratch. With --pip: pip takes each lock. With --pip-compile: its own answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
-from scripts import cli, lock_check_files, lock_check_network, lock_files, lock_tools, prove_record
+from scripts import cli, env, lock_check_files, lock_check_network, lock_files, lock_tools, prove_record
 from scripts.cache import ROOT
 
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--stack", action="append", help="a stack's name or file (default: every stack and the tools)")
     it.add_argument("--network", action="store_true", help="also resolve again and compare the bytes")
+    it.add_argument("--pip", action="store_true", help="also let pip take each lock (it downloads every file of it)")
     it.add_argument("--pip-compile", action="store_true", help="also compare with pip-compile (minutes)")
     it.add_argument("--python", help="interpreter for pip and pip-compile, of the stack's version (default: looked up)")
     it.add_argument("--no-proof", action="store_true", help="do not ask for a proof")
@@ -39,14 +40,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = [stacks.load(name) for name in given.stack or stacks.names()]
     faults = [fault for stack in loaded for fault in offline(stack, given.root, proof=not given.no_proof)]
     faults += [] if given.stack else list(tools(given.root))
-    if given.network or given.pip_compile:
-        for stack in loaded:
-            faults += lock_check_network.check(stack, given.root, python=given.python, compare=given.pip_compile)
+    for stack in loaded:
+        faults += online(stack, given)
     for fault in faults:
         print(fault)
     names = ", ".join(stack.name for stack in loaded)
     print(f"{names}: {len(faults)} fault(s)" if faults else f"{names}: the locks are what the stack files say")
     return errors.FINDINGS if faults else errors.OK
+
+
+def online(stack: Stack, given: argparse.Namespace) -> list[str]:
+    """Say what is wrong as far as the index is needed to tell, each check only where it was asked for."""
+    place = lock_files.directory(stack.name, given.root)
+    found = list(lock_check_network.same_bytes(stack, place)) if given.network else []
+    if given.pip or given.pip_compile:
+        python = env.interpreter(given.python, stack)
+        for engine in stack.engines:
+            found += lock_check_network.accepted(place / f"requirements-{engine}.txt", python) if given.pip else []
+            if given.pip_compile:
+                lock_check_network.differences(stack, engine, place, python)
+    return found
 
 
 def offline(stack: Stack, root: Path = ROOT, *, proof: bool = True) -> Iterator[str]:

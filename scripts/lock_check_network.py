@@ -13,25 +13,12 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import env, lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
+from scripts import lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
 from scripts.cache import ROOT
 from scripts.lock_text import Pin
 
 PIP_SECONDS = 540.0
 COMPILE_SECONDS = 1800.0
-
-
-def check(stack: Stack, root: Path, *, python: str | None, compare: bool) -> list[str]:
-    """Say what differs: our bytes, pip's acceptance, and (where asked) pip-compile's pins, each with its reason."""
-    place = lock_files.directory(stack.name, root)
-    faults = list(same_bytes(stack, place))
-    interpreter = env.interpreter(python, stack)
-    for engine in stack.engines:
-        faults += accepted(place / f"requirements-{engine}.txt", interpreter)
-    if compare:
-        for engine in stack.engines:
-            differences(stack, engine, place, interpreter)
-    return faults
 
 
 def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
@@ -44,7 +31,7 @@ def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
 
 def accepted(path: Path, python: str) -> list[str]:
     """Let pip take the lock, without installing it."""
-    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     if index := lock_uv.default_index(os.environ):
         environ["PIP_INDEX_URL"] = index
     argv = [sys.executable, "-m", "pip", "--python", python, "install", "--dry-run", "--quiet", "--ignore-installed"]
