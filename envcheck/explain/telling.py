@@ -19,11 +19,12 @@ TAIL = 2_000
 SHOWN = 5
 """Lines that are shown of the beginning, and of the end."""
 
-_WORDS = (b"Error", b"error", b"ERROR", b"xception", b"fatal", b"FATAL", b"ailed", b"FAILED", b"Killed", b"bort",
-          b"anic", b"egmentation", b"ot found", b"annot ")  # fmt: skip
+_WORDS = (b"Error", b"error", b"ERROR", b"CRITICAL", b"xception", b"fatal", b"FATAL", b"ailed", b"FAILED", b"Killed",
+          b"bort", b"anic", b"egmentation", b"ot found", b"annot ")  # fmt: skip
 _TELLING = re.compile(
     r"^\w[\w.]{2,80}(?:Error|Exception|Exit|Interrupt)\b:?|\berror\s?(?:\[|:|#)|\bfatal\b|\bpanic\b|"
-    r"\bfailed\b|\babort(?:ed|ing)\b|Segmentation fault|\bKilled\b|not found|\bcannot\b|terminate called",
+    r"(?-i:\bERROR\b|\bCRITICAL\b)|\bfailed\b|\babort(?:ed|ing)\b|Segmentation fault|\bKilled\b|not found|"
+    r"\bcannot\b|terminate called",
     re.IGNORECASE,
 )
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b(?::|$)")
