@@ -7,6 +7,7 @@ The doctor's verdict ends it, and its exit code is this command's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -72,7 +73,7 @@ def selection(stack_name: str, engine: str | None, trainer: str | None, python: 
 
 
 def interpreter(named: str | None, stack: stacks.Stack) -> str:
-    """Find the interpreter; none is ever downloaded."""
+    """Find the interpreter: the stack's default version, else another of its range; none is ever downloaded."""
     if named:
         path = Path(named)
         path = path / "bin" / "python" if path.is_dir() else path
@@ -80,11 +81,12 @@ def interpreter(named: str | None, stack: stacks.Stack) -> str:
         if found is None:
             raise HostError(f"there is no interpreter {named}", fix="give the path of a python3.10, 3.11 or 3.12")
         return found
-    try:
-        return lock_uv.run(["python", "find", "--no-project", stack.python.default]).strip()
-    except WorkError as error:
-        fix = f"install python{stack.python.default}, or name another with --python; none is downloaded"
-        raise HostError(f"no Python {stack.python.default} was found on this machine", fix=fix) from error
+    wanted = (stack.python.default, *reversed(env_plan.covered()))
+    for version in dict.fromkeys(wanted):
+        with contextlib.suppress(WorkError):
+            return lock_uv.run(["python", "find", "--no-project", version]).strip()
+    fix = f"install python{stack.python.default}, or name another with --python; none is downloaded"
+    raise HostError(f"no Python {stack.python.requires} was found on this machine", fix=fix)
 
 
 def version_of(python: str) -> str:

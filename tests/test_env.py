@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -169,12 +169,22 @@ def test_a_python_that_is_not_there_or_not_covered_is_refused(monkeypatch: pytes
         raise WorkError("No interpreter found")
 
     monkeypatch.setattr(lock_uv, "run", none)
-    with pytest.raises(HostError, match=r"no Python 3.11 was found") as caught:
+    with pytest.raises(HostError, match=r"no Python \S+ was found") as caught:
         env.interpreter(None, stack)
     assert "none is downloaded" in caught.value.fix
     monkeypatch.setattr(env, "version_of", lambda _: "3.8.18")
     with pytest.raises(EnvcheckError, match=r"not 3.8.18"):
         env.selection("verl-sglang-cu124", None, None, sys.executable)
+
+
+def test_another_python_of_the_range_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_312(argv: Sequence[str], **_: object) -> str:
+        if argv[-1] != "3.12":
+            raise WorkError("No interpreter found")
+        return "/usr/bin/python3.12\n"
+
+    monkeypatch.setattr(lock_uv, "run", only_312)
+    assert env.interpreter(None, lock_cases.tiny()) == "/usr/bin/python3.12"
 
 
 def test_an_environment_directory_names_its_python(tmp_path: Path) -> None:
