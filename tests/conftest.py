@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -22,6 +23,25 @@ def _refuse(what: str) -> Callable[..., NoReturn]:
         raise AssertionError(msg)
 
     return refuse
+
+
+@functools.cache
+def engine_answers() -> bool:
+    """Tell whether a Docker engine answers; a client without an engine is not enough."""
+    try:
+        done = subprocess.run(
+            ["docker", "info", "--format", "{{.ServerVersion}}"], capture_output=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+@pytest.fixture(autouse=True)
+def _docker_tests_need_an_engine(request: pytest.FixtureRequest) -> None:
+    """Skip tests that carry the marker ``docker`` where no engine answers."""
+    if request.node.get_closest_marker("docker") and not engine_answers():
+        pytest.skip("no Docker engine answers")
 
 
 @pytest.fixture(autouse=True)
