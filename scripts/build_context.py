@@ -18,7 +18,7 @@ from envcheck.host import LocalHost
 from envcheck.model import Outcome, Target
 from envcheck.probes import collect
 from envcheck.stack import Component, Recipe, Stack
-from scripts import build_sdist, sources_lock, toolchain
+from scripts import build_sdist, sources_lock, toolchain, toolchain_compiler, toolchain_gcc
 from scripts.sources_lock import Source
 
 KEYS = frozenset(
@@ -149,7 +149,8 @@ def _chosen(stack: Stack, wishes: Wishes, *, compiles: bool) -> tuple[Facts, Cho
     if not compiles or home is None:
         return facts, choices
     environ = {**os.environ, "CUDA_HOME": home, "PATH": f"{home}/bin{os.pathsep}{os.environ.get('PATH', '')}"}
-    compilers = {"CC": choices.cc, "CXX": choices.cxx, "CUDAHOSTCXX": choices.cxx}
+    cxx = choices.cxx or toolchain_gcc.provisioned()
+    compilers = {"CC": toolchain_compiler.cc_of(cxx) if cxx else None, "CXX": cxx, "CUDAHOSTCXX": cxx}
     environ |= {name: path for name, path in compilers.items() if path}
     seen = collect(LocalHost(environ=environ), python=wishes.python, only=BEFORE | {"python"})
     facts = dataclasses.replace(facts, environment=seen.environment, toolkits=seen.toolkits, compilers=seen.compilers)

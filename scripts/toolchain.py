@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
 from envcheck.stack import Range
-from scripts import cli, download, process, toolchain_layout, toolchain_pin, toolchain_pins, toolchain_verify
+from scripts import (
+    cli,
+    toolchain_fetch,
+    toolchain_gcc,
+    toolchain_layout,
+    toolchain_pin,
+    toolchain_pins,
+    toolchain_verify,
+)
 from scripts.cache import cache, locked
 from scripts.files import replacing, write
 from scripts.toolchain_compiler import host_cxx
-from scripts.toolchain_pins import SOURCES, Archive, Pins, SourceName
+from scripts.toolchain_pins import SOURCES, Pins, SourceName
 
 RECORD = "share/envcheck/toolchain.json"
-DOWNLOADS = 4
 UNPACKED_FACTOR = 2
 """The prefix is 2.0 GB, the archives 1.7 GB."""
 
@@ -40,32 +43,9 @@ def provisioned(cuda: str = toolchain_pin.CUDA) -> Path | None:
     return path if (path / RECORD).exists() else None
 
 
-def debian_mirrors() -> list[str]:
-    """List the Debian mirrors that the host's own apt uses; empty on other systems."""
-    named = os.environ.get("ENVCHECK_DEBIAN_MIRROR")
-    if named:
-        return [named]
-    if shutil.which("apt-get") is None:
-        return []
-    text = process.output(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"])
-    uris = [line.partition(" ")[2] for line in text.splitlines() if line.startswith("Debian ")]
-    return list(dict.fromkeys(uris))
-
-
-def mirrors(kind: SourceName, named: str | None, pins: Pins | None = None) -> list[str]:
-    """List the places that hold the archives, what was named first."""
-    if named:
-        return [named]
-    found = debian_mirrors() if kind == "debian" else [(pins and pins.base) or toolchain_pin.REDIST_BASE]
-    if not found:
-        fix = "name one with --mirror (any Debian mirror), or take --from redist"
-        raise WorkError("this host's apt names no Debian mirror", fix=fix)
-    return found
-
-
 def source_of(asked: str, mirror: str | None) -> SourceName:
     """Choose the source: the one asked for, else Debian where the host has a mirror of it, else the vendor."""
-    if asked == "debian" or (asked == "auto" and (mirror or debian_mirrors())):
+    if asked == "debian" or (asked == "auto" and (mirror or toolchain_fetch.debian_mirrors())):
         return "debian"
     return "redist"
 
@@ -74,8 +54,8 @@ def provision(kind: SourceName, gcc: Range, *, mirror: str | None, prefix: Path,
     """Make the toolkit at ``prefix``: download, check, unpack, compile; the old one stays until all is well."""
     pins = toolchain_pins.load(kind)
     _supported(prefix, pins)
-    cxx, _ = host_cxx(gcc)
-    files = _download(pins, mirrors(kind, mirror, pins))
+    cxx = compiler(gcc, mirror)
+    files = toolchain_fetch.archives(pins, toolchain_fetch.mirrors(kind, mirror, pins))
     with replacing(prefix) as work:
         for archive, file in zip(pins.archive, files, strict=True):
             print(f"unpacking {archive.name} {archive.version}", flush=True)
@@ -91,6 +71,15 @@ def provision(kind: SourceName, gcc: Range, *, mirror: str | None, prefix: Path,
             file.unlink(missing_ok=True)
 
 
+def compiler(gcc: Range, mirror: str | None = None) -> str:
+    """Give a g++ that nvcc takes: the host's where one fits, else the packaged one, made where it is not there."""
+    try:
+        return host_cxx(gcc)[0]
+    except WorkError as error:
+        print(f"{error.what}; taking the packaged GCC", flush=True)
+        return toolchain_gcc.provision(mirror=mirror)
+
+
 def _supported(prefix: Path, pins: Pins) -> None:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         what = f"the pinned archives are for Linux x86_64, this is {platform.system()} {platform.machine()}"
@@ -100,21 +89,6 @@ def _supported(prefix: Path, pins: Pins) -> None:
     if free < UNPACKED_FACTOR * pins.size:
         what = f"{prefix.parent} has {free >> 20} MiB free, {UNPACKED_FACTOR * pins.size >> 20} MiB are needed"
         raise WorkError(what, fix="make room, or set ENVCHECK_CACHE or --prefix to a place that has it")
-
-
-def _download(pins: Pins, places: Sequence[str]) -> list[Path]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns) as progress, ThreadPoolExecutor(DOWNLOADS) as pool:
-        task = progress.add_task("downloading", total=pins.size)
-
-        def one(archive: Archive) -> Path:
-            urls = [f"{place.rstrip('/')}/{archive.path}" for place in places]
-            digest = archive.sha256 or ""
-            return download.fetch(
-                urls, digest=digest, size=archive.size, advance=lambda size: progress.advance(task, size)
-            )
-
-        return list(pool.map(one, pins.archive))
 
 
 def _record(prefix: Path, pins: Pins, proof: toolchain_verify.Proof) -> None:
@@ -135,10 +109,10 @@ def _record(prefix: Path, pins: Pins, proof: toolchain_verify.Proof) -> None:
 def verify(prefix: Path, gcc_range: Range) -> str:
     """Check an existing toolkit by hash, by compiling and, with a GPU, by running; give one line that says so."""
     count = toolchain_verify.check_files(prefix)
-    cxx, gcc = host_cxx(gcc_range)
+    cxx = compiler(gcc_range)
     proof = toolchain_verify.compiles(prefix, cxx)
     gpu = "ran a kernel on the GPU" if proof.ran_on_gpu else "no GPU here, nothing was run"
-    return f"{prefix}: nvcc {proof.nvcc}, {count} files as recorded, compiled with g++ {gcc} for {proof.archs}; {gpu}"
+    return f"{prefix}: nvcc {proof.nvcc}, {count} files as recorded, compiled with {cxx} for {proof.archs}; {gpu}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--mirror", metavar="URL", help="a Debian mirror, or a copy of the vendor's redistributables")
     out.add_argument("--prefix", type=Path, help="where to make it (default: the project's cache)")
     out.add_argument("--verify", action="store_true", help="only check the one that exists")
+    out.add_argument("--gcc", action="store_true", help="only the packaged GCC, for hosts whose own does not fit")
     out.add_argument("--pin", action="store_true", help="only write the pins file of the source")
     out.add_argument("--keep-archives", action="store_true", help="keep the downloaded archives in the cache")
     out.add_argument("--force", action="store_true", help="make it anew although it exists")
@@ -168,9 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.verify:
         print(verify(prefix, gcc))
         return 0
-    kind = source_of(options.source, options.mirror)
+    kind = "gcc" if options.gcc else source_of(options.source, options.mirror)
     if options.pin:
         return _pin(kind, options.mirror)
+    if options.gcc:
+        print(f"CXX={toolchain_gcc.provision(mirror=options.mirror, keep=options.keep_archives)}")
+        return 0
     with locked(prefix.with_name(f".{prefix.name}.lock"), what=f"the toolchain at {prefix}"):
         if (prefix / RECORD).exists() and not options.force:
             print(f"{prefix} is there already (--verify checks it, --force makes it anew)")
@@ -181,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pin(kind: SourceName, mirror: str | None) -> int:
-    place = mirrors(kind, mirror)[0]
-    pins = toolchain_pin.debian(place) if kind == "debian" else toolchain_pin.redist(place)
+    place = toolchain_fetch.mirrors(kind, mirror)[0]
+    pins = toolchain_pin.PINNERS[kind](place)
     path = toolchain_pins.place(kind)
     write(path, toolchain_pins.render(pins))
     print(f"{path}: {len(pins.archive)} archives, {pins.size >> 20} MiB")

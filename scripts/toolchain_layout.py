@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ HEADERS = "$(TOP)/targets/x86_64-linux/include"
 GLIBC_WITH_OTHER_MATH = (2, 41)
 """From here on the C library declares cospi() and others with an exception specification that CUDA 12.4's headers
 contradict; as system headers they are let pass."""
+
+PROGRAM_LIBRARY = re.compile(r"/lib(isl|mpc|mpfr|gmp|zstd|z|bfd|opcodes|ctf|cc1)[-.\w]*\.so[.\d]*$")
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER_BYTES = 60
@@ -96,17 +99,36 @@ def redist_place(path: str) -> str | None:
     return rest if rest.startswith(("bin/", "nvvm/", "compute-sanitizer/")) else None
 
 
-PLACES: dict[SourceName, Callable[[str], str | None]] = {"debian": debian_place, "redist": redist_place}
+def gcc_place(path: str) -> str | None:
+    """Give the place of a file of the compiler's packages: as it is, but the compiler's own libraries are set apart.
+
+    On LD_LIBRARY_PATH they must not bring this prefix's C library to the host's programs.
+    """
+    if PROGRAM_LIBRARY.search(path):
+        return f"programs/lib/{path.rsplit('/', 1)[-1]}"
+    if path.startswith("usr/share/doc/"):
+        return f"share/doc/{path[len('usr/share/doc/') :]}" if path.endswith("/copyright") else None
+    return path if path.startswith(("usr/bin/", "usr/lib/", "usr/include/", "lib/", "lib64/")) else None
+
+
+PLACES: dict[SourceName, Callable[[str], str | None]] = {
+    "debian": debian_place,
+    "redist": redist_place,
+    "gcc": gcc_place,
+}
 
 
 def unpack(kind: SourceName, archive: Archive, file: Path, into: Path) -> None:
     """Unpack the wanted files of one archive straight to their places."""
     try:
         with file.open("rb") as raw:
-            source = _data_member(raw, archive) if kind == "debian" else raw
+            source = raw if kind == "redist" else _data_member(raw, archive)
             with tarfile.open(fileobj=source, mode="r|*") as tar:
                 for member, place in _wanted(tar, PLACES[kind]):
-                    _write(tar, member, into / place, into)
+                    if member.islnk():
+                        _same(into, PLACES[kind](_normal(member.linkname)), into / place)
+                        continue
+                    _write(tar, member, into / place, into, whole=kind == "gcc")
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise WorkError(f"{archive.path} could not be unpacked: {error}", fix="run it again") from error
 
@@ -126,16 +148,28 @@ def _data_member(raw: BinaryIO, archive: Archive) -> BinaryIO:
 
 def _wanted(tar: tarfile.TarFile, place: Callable[[str], str | None]) -> Iterator[tuple[tarfile.TarInfo, str]]:
     for member in tar:
-        path = str(PurePosixPath(member.name))
+        path = _normal(member.name)
         target = None if ".." in path.split("/") or member.isdir() else place(path)
         if target is not None:
             yield member, target
 
 
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path) -> None:
+def _normal(name: str) -> str:
+    return str(PurePosixPath(name))
+
+
+def _same(root: Path, place: str | None, path: Path) -> None:
+    """Make a second name of a file that was unpacked before (a hard link in the archive)."""
+    if place is not None and (root / place).is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.link(root / place, path)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path, *, whole: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if member.issym():
-        _link(path, member.linkname, root)
+        _link(path, member.linkname, root, whole=whole)
         return
     source = tar.extractfile(member) if member.isfile() else None
     if source is None:
@@ -145,8 +179,10 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path
     path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
-def _link(path: Path, target: str, root: Path) -> None:
-    """Make a link within the prefix; one that would leave it is left out."""
+def _link(path: Path, target: str, root: Path, *, whole: bool) -> None:
+    """Make a link within the prefix; one that would leave it is left out. ``whole``: the prefix stands for ``/``."""
+    if whole and target.startswith("/"):
+        target = os.path.relpath(root / target.lstrip("/"), path.parent)
     inside = Path(os.path.normpath(path.parent / target)).is_relative_to(root)
     if inside and not target.startswith("/") and not os.path.lexists(path):
         path.symlink_to(target)

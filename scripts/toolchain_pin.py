@@ -6,13 +6,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from envcheck.errors import WorkError
 from scripts import download, process
-from scripts.toolchain_pins import Archive, Pins
+from scripts.toolchain_pins import Archive, Pins, SourceName
 
 CUDA = "12.4"
 DEBIAN_RELEASE = "trixie"
@@ -46,6 +46,40 @@ DEBIAN_PACKAGES = [
     "libcub-dev",
     "libthrust-dev",
 ]
+GCC_RELEASE = "bullseye"
+GCC_MAJOR = "10"
+GCC_PACKAGES = [
+    "binutils",
+    "binutils-common",
+    "binutils-x86-64-linux-gnu",
+    "cpp-10",
+    "g++-10",
+    "gcc-10",
+    "gcc-10-base",
+    "libatomic1",
+    "libbinutils",
+    "libc6",
+    "libc6-dev",
+    "libcc1-0",
+    "libcrypt-dev",
+    "libcrypt1",
+    "libctf-nobfd0",
+    "libctf0",
+    "libgcc-10-dev",
+    "libgcc-s1",
+    "libgmp10",
+    "libgomp1",
+    "libisl23",
+    "libitm1",
+    "libmpc3",
+    "libmpfr6",
+    "libquadmath0",
+    "libstdc++-10-dev",
+    "libstdc++6",
+    "libzstd1",
+    "linux-libc-dev",
+    "zlib1g",
+]
 REDIST_RELEASE = "12.4.1"
 REDIST_BASE = "https://developer.download.nvidia.com/compute/cuda/redist/"
 REDIST_COMPONENTS = [
@@ -78,19 +112,31 @@ KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/etc/apt/trusted.
 
 def debian(mirror: str) -> Pins:
     """Read the packages of the toolkit from a Debian mirror, whose signatures apt checks."""
-    with tempfile.TemporaryDirectory(prefix="envcheck-apt-") as directory:
-        environ = {**os.environ, "APT_CONFIG": str(_apt(Path(directory), mirror))}
-        process.output(["apt-get", "update", "-qq"], timeout=600, environ=environ)
-        text = process.output(["apt-cache", "show", *DEBIAN_PACKAGES], environ=environ)
-    archives = tuple(sorted(_archives(text), key=lambda item: item.name))
-    lost = sorted(set(DEBIAN_PACKAGES) - {item.name for item in archives})
-    if lost:
-        raise WorkError(f"{mirror} has no {', '.join(lost)}", fix="name a mirror with contrib and non-free")
+    archives = _packages(mirror, DEBIAN_RELEASE, DEBIAN_PACKAGES)
     nvcc = next(item.version for item in archives if item.name == "nvidia-cuda-toolkit").partition("~")[0]
     return Pins(version=1, kind="debian", release=DEBIAN_RELEASE, cuda=CUDA, nvcc=nvcc, archive=archives)
 
 
-def _apt(root: Path, mirror: str) -> Path:
+def gcc(mirror: str) -> Pins:
+    """Read the packages of the compiler; the oldest release that is served, so that it runs on most hosts."""
+    archives = _packages(mirror, GCC_RELEASE, GCC_PACKAGES)
+    version = next(item.version for item in archives if item.name == f"g++-{GCC_MAJOR}").partition("-")[0]
+    return Pins(version=1, kind="gcc", release=GCC_RELEASE, gcc=version, archive=archives)
+
+
+def _packages(mirror: str, release: str, names: Sequence[str]) -> tuple[Archive, ...]:
+    with tempfile.TemporaryDirectory(prefix="envcheck-apt-") as directory:
+        environ = {**os.environ, "APT_CONFIG": str(_apt(Path(directory), mirror, release))}
+        process.output(["apt-get", "update", "-qq"], timeout=600, environ=environ)
+        text = process.output(["apt-cache", "show", *names], environ=environ)
+    archives = tuple(sorted(_archives(text), key=lambda item: item.name))
+    lost = sorted(set(names) - {item.name for item in archives})
+    if lost:
+        raise WorkError(f"{mirror} has no {', '.join(lost)}", fix="name a mirror with contrib and non-free")
+    return archives
+
+
+def _apt(root: Path, mirror: str, release: str) -> Path:
     """Write an apt configuration of its own: sources, lists, state and cache all below ``root``."""
     keyring = next((path for path in KEYRINGS if os.path.exists(path)), None)
     if keyring is None:
@@ -98,7 +144,7 @@ def _apt(root: Path, mirror: str) -> Path:
     for name in ("etc/preferences.d", "lists/partial", "cache/archives/partial", "state", "parts"):
         (root / name).mkdir(parents=True)
     (root / "status").touch()
-    source = f"deb [signed-by={keyring}] {mirror} {DEBIAN_RELEASE} main contrib non-free\n"
+    source = f"deb [signed-by={keyring}] {mirror} {release} main contrib non-free\n"
     (root / "sources.list").write_text(source, encoding="utf-8")
     config = root / "apt.conf"
     config.write_text(
@@ -160,3 +206,6 @@ def _component(name: str, entry: dict[str, Any]) -> Archive:
         size=int(file["size"]),
         sha256=file.get("sha256"),
     )
+
+
+PINNERS: dict[SourceName, Callable[[str], Pins]] = {"debian": debian, "redist": redist, "gcc": gcc}

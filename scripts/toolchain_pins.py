@@ -11,8 +11,9 @@ from envcheck.errors import DataError
 from envcheck.stack import parse_toml
 from scripts.cache import ROOT
 
-SourceName = Literal["debian", "redist"]
+SourceName = Literal["debian", "redist", "gcc"]
 SOURCES: tuple[SourceName, ...] = ("debian", "redist")
+"""Where CUDA can be taken from; ``gcc`` is the host compiler, Debian packages too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,14 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Pins:
-    """Everything that one toolchain is made of."""
+    """Everything that one toolchain is made of; ``cuda`` and ``nvcc``, or ``gcc``, say which release."""
 
     version: int
     kind: SourceName
     release: str
-    cuda: str
-    nvcc: str
+    cuda: str = ""
+    nvcc: str = ""
+    gcc: str = ""
     base: str | None = None
     archive: tuple[Archive, ...]
 
@@ -42,6 +44,11 @@ class Pins:
     def size(self) -> int:
         """Bytes to download."""
         return sum(item.size for item in self.archive)
+
+
+def command(kind: SourceName) -> str:
+    """Give the command that makes the pins."""
+    return "python -m scripts.toolchain --pin " + ("--gcc" if kind == "gcc" else f"--from {kind}")
 
 
 def place(kind: SourceName) -> Path:
@@ -55,7 +62,7 @@ def load(kind: SourceName) -> Pins:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        fix = f"python -m scripts.toolchain --pin --from {kind}"
+        fix = command(kind)
         raise DataError(path.name, "", expected="a pins file", found=str(error.strerror), fix=fix) from error
     return parse(text, path.name)
 
@@ -66,7 +73,7 @@ def parse(text: str, source: str) -> Pins:
     for index, item in enumerate(pins.archive):
         if not item.sha256 or len(item.sha256) != 64:  # noqa: PLR2004  # hex digits of a SHA-256
             key = f"archive[{index}] ({item.name}).sha256"
-            fix = f"python -m scripts.toolchain --pin --from {pins.kind}, where the mirror can be reached"
+            fix = f"{command(pins.kind)}, where the mirror can be reached"
             raise DataError(source, key, expected="64 hex digits", found=repr(item.sha256), fix=fix)
     return pins
 
@@ -74,13 +81,11 @@ def parse(text: str, source: str) -> Pins:
 def render(pins: Pins) -> str:
     """Write a pins file as TOML."""
     head = [
-        f"# Made by `python -m scripts.toolchain --pin --from {pins.kind}`; not edited by hand.",
+        f"# Made by `{command(pins.kind)}`; not edited by hand.",
         f"version = {pins.version}",
         f'kind = "{pins.kind}"',
         f'release = "{pins.release}"',
-        f'cuda = "{pins.cuda}"',
-        f'nvcc = "{pins.nvcc}"',
-        *([f'base = "{pins.base}"'] if pins.base else []),
+        *(f'{key} = "{getattr(pins, key)}"' for key in ("cuda", "nvcc", "gcc", "base") if getattr(pins, key)),
     ]
     return "\n".join(head) + "\n" + "".join(_row(item) for item in pins.archive)
 

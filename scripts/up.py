@@ -24,7 +24,17 @@ from envcheck.host import LocalHost
 from envcheck.model import Target
 from envcheck.probes import collect
 from envcheck.stack import Component
-from scripts import build_context, build_order, build_steps, cli, env, sources, toolchain, wheelhouse_store
+from scripts import (
+    build_context,
+    build_order,
+    build_steps,
+    cli,
+    env,
+    sources,
+    toolchain,
+    toolchain_gcc,
+    wheelhouse_store,
+)
 from scripts.build import archs_of
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
@@ -101,19 +111,22 @@ def _doctor(run: Run, facts: Facts) -> Result:
 
 def _toolchain(run: Run, facts: Facts) -> Result:
     stack = run.selection.stack
+    cxx = choices.choose(facts, stack).cxx or toolchain_gcc.provisioned()
     found = choices.usable_toolkit(facts, stack.cuda.default)
     path = found.path if found else toolchain.provisioned(stack.cuda.default)
-    if path:
+    if path and cxx:
         return Result(step="toolchain", state="done", said=f"CUDA {stack.cuda.default} is at {path}")
     command = f"nox -s toolchain -- --stack {stack.name}"
     if run.dry_run:
         return Result(step="toolchain", state="skipped", said="would be provisioned", then=command)
-    return _guarded("toolchain", command, lambda: _provision(stack.name))
+    return _guarded("toolchain", command, lambda: _provision(stack, cuda=not path))
 
 
-def _provision(stack: str) -> str:
-    toolchain.main(["--stack", stack])
-    return f"CUDA is at {toolchain.prefix_of()}"
+def _provision(stack: stacks.Stack, *, cuda: bool) -> str:
+    cxx = toolchain.compiler(stack.gcc)
+    if cuda:
+        toolchain.main(["--stack", stack.name])
+    return f"compiling with {cxx}" + (f", CUDA is at {toolchain.prefix_of()}" if cuda else "")
 
 
 def _environment(run: Run) -> Result:

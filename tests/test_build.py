@@ -27,6 +27,7 @@ from scripts import (
     process,
     sources,
     toolchain,
+    toolchain_gcc,
     wheelhouse_store,
 )
 from scripts.build_context import Context
@@ -44,6 +45,7 @@ def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build_cache, "find", lambda: None)
     monkeypatch.setattr(build_run, "can_mount", lambda: False)
+    monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: None)
     overlay = tmp_path / "tools"
     (overlay / "ninja-1.11.dist-info").mkdir(parents=True)
     monkeypatch.setattr(build_tools, "overlay", lambda *_, **__: overlay)
@@ -389,6 +391,14 @@ def test_without_a_toolkit_the_provisioned_one_is_taken(monkeypatch: pytest.Monk
     found = build_context.context(stack.load(), "flash-attn", build_cases.WISHES)
     assert environs[1]["CUDA_HOME"] == "/cache/cuda-12.4"
     assert found.choices.cuda_home == "/cache/cuda-12.4"
+
+
+def test_without_a_fitting_compiler_the_packaged_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    environs = collected(monkeypatch, replace(build_cases.healthy(), compilers=factories.compilers("7.5.0")))
+    monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: "/cache/gcc/bin/g++")
+    build_context.context(stack.load(), "flash-attn", build_cases.WISHES)
+    assert environs[1]["CXX"] == "/cache/gcc/bin/g++"
+    assert environs[1]["CUDAHOSTCXX"] == "/cache/gcc/bin/g++"
 
 
 def test_wishes_win_over_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,18 @@ import pytest
 from envcheck import data
 from envcheck.errors import DataError, WorkError
 from envcheck.stack import Range
-from scripts import process, toolchain, toolchain_compiler, toolchain_pin, toolchain_pins, toolchain_verify
+from scripts import (
+    download,
+    process,
+    toolchain,
+    toolchain_compiler,
+    toolchain_fetch,
+    toolchain_gcc,
+    toolchain_layout,
+    toolchain_pin,
+    toolchain_pins,
+    toolchain_verify,
+)
 from scripts.toolchain_pins import Archive, Pins
 
 GCC = Range(requires=">=9,<14", default="13", reason="nvcc refuses newer ones")
@@ -65,6 +76,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> list[list[
 
 @pytest.mark.parametrize("kind", toolchain_pins.SOURCES)
 def test_the_committed_pins_are_whole(kind: toolchain_pins.SourceName) -> None:
+    assert toolchain_pins.load("gcc").gcc.startswith("10.")
     pins = toolchain_pins.load(kind)
     assert pins.cuda == "12.4"
     assert pins.nvcc.startswith("12.4.")
@@ -143,9 +155,9 @@ def test_mirrors_come_from_the_hosts_own_apt(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/apt-get")
     rows = "Debian http://a.example/debian/\nDebian http://a.example/debian/\nDocker http://b.example/\n"
     answers(monkeypatch, {"indextargets": rows})
-    assert toolchain.debian_mirrors() == ["http://a.example/debian/"]
+    assert toolchain_fetch.debian_mirrors() == ["http://a.example/debian/"]
     assert toolchain.source_of("auto", None) == "debian"
-    assert toolchain.mirrors("debian", "http://named.example") == ["http://named.example"]
+    assert toolchain_fetch.mirrors("debian", "http://named.example") == ["http://named.example"]
 
 
 def test_hosts_without_a_debian_mirror_take_the_vendors_archives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,14 +165,14 @@ def test_hosts_without_a_debian_mirror_take_the_vendors_archives(monkeypatch: py
     assert toolchain.source_of("auto", None) == "redist"
     assert toolchain.source_of("auto", "http://mirror.example") == "debian"
     assert toolchain.source_of("redist", None) == "redist"
-    assert toolchain.mirrors("redist", None) == [toolchain_pin.REDIST_BASE]
+    assert toolchain_fetch.mirrors("redist", None) == [toolchain_pin.REDIST_BASE]
     with pytest.raises(WorkError, match="names no Debian mirror"):
-        toolchain.mirrors("debian", None)
+        toolchain_fetch.mirrors("debian", None)
 
 
 def test_a_mirror_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVCHECK_DEBIAN_MIRROR", "http://near.example/debian")
-    assert toolchain.debian_mirrors() == ["http://near.example/debian"]
+    assert toolchain_fetch.debian_mirrors() == ["http://near.example/debian"]
 
 
 def test_other_machines_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,7 +194,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     file.write_bytes(b"x")
     monkeypatch.setattr(toolchain_pins, "load", lambda _: PINS)
     monkeypatch.setattr(toolchain, "host_cxx", lambda _: ("/usr/bin/g++", "12.2.0"))
-    monkeypatch.setattr(toolchain.download, "fetch", lambda *_, **__: file)  # type: ignore[attr-defined]
+    monkeypatch.setattr(download, "fetch", lambda *_, **__: file)
 
     def unpack(_kind: str, _archive: Archive, _file: Path, into: Path) -> None:
         (into / "bin").mkdir(parents=True)
@@ -245,7 +257,7 @@ def test_a_stack_of_another_cuda_is_refused(tmp_path: Path) -> None:
 
 def test_pin_writes_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(toolchain_pins, "ROOT", tmp_path)
-    monkeypatch.setattr(toolchain_pin, "debian", lambda _: PINS)
+    monkeypatch.setitem(toolchain_pin.PINNERS, "debian", lambda _: PINS)
     assert toolchain.main(["--pin", "--from", "debian", "--mirror", "http://m.example"]) == 0
     assert toolchain_pins.load("debian") == PINS
 
@@ -311,6 +323,77 @@ def test_the_c_compiler_of_a_cxx_compiler(tmp_path: Path) -> None:
     (tmp_path / "gcc-12").touch()
     assert toolchain_compiler.cc_of(str(tmp_path / "g++-12")) == str(tmp_path / "gcc-12")
     assert toolchain_compiler.cc_of(str(tmp_path / "g++-9")) == str(tmp_path / "g++-9")
+
+
+GCC_PINS = Pins(version=1, kind="gcc", release="bullseye", gcc="10.2.1", archive=(ARCHIVE,))
+
+
+@pytest.fixture
+def packaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """The packages of a GCC without their contents; what its programs say."""
+    file = tmp_path / "g.deb"
+    file.write_bytes(b"x")
+    said = {"-dumpfullversion": "10.2.1\n", "./x": "b4\n", "x.cpp": ""}
+    monkeypatch.setattr(toolchain_pins, "load", lambda _: GCC_PINS)
+    monkeypatch.setattr(download, "fetch", lambda *_, **__: file)
+    monkeypatch.setattr(toolchain_layout, "unpack", lambda *_: None)
+    monkeypatch.setenv("ENVCHECK_DEBIAN_MIRROR", "http://m.example")
+    answers(monkeypatch, said)
+    return said
+
+
+def test_the_packaged_gcc_is_made_once(
+    packaged: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert toolchain_gcc.provisioned() is None
+    assert toolchain.main(["--gcc"]) == 0
+    cxx = tmp_path / "cache/toolchains/gcc/bin/g++"
+    assert capsys.readouterr().out.strip().endswith(f"CXX={cxx}")
+    assert toolchain_gcc.provisioned() == str(cxx)
+    assert 'x86_64-linux-gnu-g++-10" --sysroot="$root"' in cxx.read_text(encoding="ascii").replace("\\\n", "")
+    packaged["x.cpp"] = "never asked again"
+    assert toolchain_gcc.provision() == str(cxx)
+
+
+def test_hosts_whose_gcc_does_not_fit_get_the_packaged_one(
+    packaged: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert packaged
+    monkeypatch.setattr(toolchain, "host_cxx", lambda _: ("/usr/bin/g++", "12.2.0"))
+    assert toolchain.compiler(GCC) == "/usr/bin/g++"
+
+    def none(_: Range) -> tuple[str, str]:
+        raise WorkError("no g++ fits")
+
+    monkeypatch.setattr(toolchain, "host_cxx", none)
+    assert toolchain.compiler(GCC) == str(tmp_path / "cache/toolchains/gcc/bin/g++")
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "fault"),
+    [
+        ("./x", "Segmentation fault", "printed 'Segmentation fault' instead of 'b4'"),
+        ("-dumpfullversion", "clang", "printed 'clang'"),
+        ("-dumpfullversion", "12.2.0", r"GCC 10.2.1 was pinned, the packages hold 12.2.0"),
+    ],
+)
+def test_a_packaged_gcc_that_does_not_work_is_not_kept(
+    packaged: dict[str, str], program: str, said: str, fault: str
+) -> None:
+    packaged[program] = said
+    with pytest.raises(WorkError, match=fault):
+        toolchain_gcc.provision()
+    assert toolchain_gcc.provisioned() is None
+
+
+def test_gcc_pins_are_read_from_the_oldest_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain_pin, "GCC_PACKAGES", ["g++-10"])
+    monkeypatch.setattr(toolchain_pin.os.path, "exists", lambda _: True)  # type: ignore[attr-defined]
+    row = "Package: g++-10\nVersion: 10.2.1-6\nFilename: pool/g.deb\nSize: 1\nSHA256: {}\n".format("a" * 64)
+    answers(monkeypatch, {"update": "", "apt-cache": row})
+    pins = toolchain_pin.gcc("http://m.example")
+    assert (pins.gcc, pins.release) == ("10.2.1", "bullseye")
+    assert toolchain_pins.parse(toolchain_pins.render(pins), "x") == pins
 
 
 @pytest.mark.toolchain

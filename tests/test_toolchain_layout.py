@@ -89,6 +89,45 @@ def test_places_of_vendor_files(path: str, place: str | None) -> None:
     assert layout.redist_place(path) == place
 
 
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("usr/bin/x86_64-linux-gnu-g++-10", "usr/bin/x86_64-linux-gnu-g++-10"),
+        ("usr/lib/gcc/x86_64-linux-gnu/10/cc1plus", "usr/lib/gcc/x86_64-linux-gnu/10/cc1plus"),
+        ("usr/lib/x86_64-linux-gnu/libisl.so.23.0.0", "programs/lib/libisl.so.23.0.0"),
+        ("lib/x86_64-linux-gnu/libz.so.1", "programs/lib/libz.so.1"),
+        ("usr/lib/x86_64-linux-gnu/libbfd-2.35.2-system.so", "programs/lib/libbfd-2.35.2-system.so"),
+        ("lib/x86_64-linux-gnu/libc.so.6", "lib/x86_64-linux-gnu/libc.so.6"),
+        ("usr/share/doc/gcc-10-base/copyright", "share/doc/gcc-10-base/copyright"),
+        ("usr/share/man/man1/gcc.1.gz", None),
+        ("usr/share/doc/gcc-10-base/changelog.gz", None),
+    ],
+)
+def test_places_of_the_compilers_files(path: str, place: str | None) -> None:
+    assert layout.gcc_place(path) == place
+
+
+def test_the_compilers_prefix_stands_for_the_root(tmp_path: Path) -> None:
+    file, into = tmp_path / "x.deb", tmp_path / "prefix"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:xz") as archive:
+        for name, kind, target in (
+            ("./lib/x86_64-linux-gnu/libdl.so.2", tarfile.REGTYPE, ""),
+            ("./usr/lib/x86_64-linux-gnu/libdl.so", tarfile.SYMTYPE, "/lib/x86_64-linux-gnu/libdl.so.2"),
+            ("./usr/bin/one", tarfile.REGTYPE, ""),
+            ("./usr/bin/two", tarfile.LNKTYPE, "./usr/bin/one"),
+            ("./usr/bin/three", tarfile.LNKTYPE, "./usr/share/man/lost"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    file.write_bytes(deb(out.getvalue()))
+    layout.unpack("gcc", ARCHIVE, file, into)
+    assert (into / "usr/lib/x86_64-linux-gnu/libdl.so").resolve() == into / "lib/x86_64-linux-gnu/libdl.so.2"
+    assert (into / "usr/bin/two").samefile(into / "usr/bin/one")
+    assert not (into / "usr/bin/three").exists()
+
+
 def unpacked(tmp_path: Path, members: dict[str, bytes | str], *, executable: tuple[str, ...] = ()) -> Path:
     file, into = tmp_path / "x.deb", tmp_path / "prefix"
     file.write_bytes(deb(tar(members, executable=executable)))

@@ -11,7 +11,7 @@ import pytest
 from envcheck import stack
 from envcheck.errors import WorkError
 from envcheck.facts import Facts
-from scripts import build_context, build_key, build_steps, env, env_plan, toolchain, up, wheelhouse_store
+from scripts import build_context, build_key, build_steps, env, env_plan, toolchain, toolchain_gcc, up, wheelhouse_store
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
 from scripts.env_plan import Selection
@@ -44,6 +44,10 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         log.append(f"toolchain {argv[-1]}")
         return 0
 
+    def compiler(_: Any) -> str:
+        log.append("gcc")
+        return "/cache/g++"
+
     faults: set[str] = set()
     monkeypatch.setattr(env, "make", make)
     monkeypatch.setattr(env_plan, "release", lambda *_: None)
@@ -51,6 +55,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setattr(build_steps, "build", build)
     monkeypatch.setattr(toolchain, "provisioned", lambda _: None)
     monkeypatch.setattr(toolchain, "main", provision)
+    monkeypatch.setattr(toolchain, "compiler", compiler)
+    monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: None)
     monkeypatch.setattr(build_key, "inputs", lambda _: type("Inputs", (), {"key": "k"}))
     monkeypatch.setattr(wheelhouse_store, "get", lambda *_: None)
     return {"log": log, "prefix": prefix, "faults": faults}
@@ -112,8 +118,14 @@ def test_a_failed_build_stops_what_needs_it_and_nothing_else(world: dict[str, An
 
 def test_a_host_without_a_toolkit_gets_one(world: dict[str, Any]) -> None:
     found = results(run_for(world), replace(build_cases.healthy(), toolkits=()))
-    assert world["log"][0] == "toolchain verl-sglang-cu124"
+    assert world["log"][:2] == ["gcc", "toolchain verl-sglang-cu124"]
     assert found["toolchain"].state == "done"
+
+
+def test_a_host_without_a_fitting_compiler_gets_one(world: dict[str, Any]) -> None:
+    found = results(run_for(world), replace(build_cases.healthy(), compilers=factories.compilers("7.5.0")))
+    assert world["log"][0] == "gcc"
+    assert found["toolchain"].said == "compiling with /cache/g++"
 
 
 def test_a_toolkit_that_cannot_be_had_is_a_failed_step(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
