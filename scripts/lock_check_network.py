@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -19,6 +19,7 @@ from scripts.lock_text import Pin
 
 PIP_SECONDS = 540.0
 COMPILE_SECONDS = 1800.0
+STACK_FILE = "stack file"
 
 
 def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
@@ -29,43 +30,62 @@ def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
             yield f"{name}: resolving again gives other bytes, see nox -s lock -- --stack {stack.name} --dry-run"
 
 
+def pip_environment() -> dict[str, str]:
+    """Give pip's environment: no configuration of this machine but its default index."""
+    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    index = lock_uv.default_index(os.environ)
+    return environ | ({"PIP_INDEX_URL": index} if index else {})
+
+
 def accepted(path: Path, python: str) -> list[str]:
     """Let pip take the lock, without installing it."""
-    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
-    if index := lock_uv.default_index(os.environ):
-        environ["PIP_INDEX_URL"] = index
     argv = [sys.executable, "-m", "pip", "--python", python, "install", "--dry-run", "--quiet", "--ignore-installed"]
     try:
-        process.output([*argv, "--no-deps", "--require-hashes", "-r", str(path)], timeout=PIP_SECONDS, environ=environ)
+        process.output(
+            [*argv, "--no-deps", "--require-hashes", "-r", str(path)], timeout=PIP_SECONDS, environ=pip_environment()
+        )
     except WorkError as error:
         return [f"{path.name}: pip does not take it: {error.what}"]
     return []
 
 
 def reduced(stack: Stack, engine: str, pins: Sequence[Pin]) -> list[str]:
-    """Give an input that pip-compile can resolve: no package whose setup.py needs torch, overridden edges cut.
+    """Give an input that pip-compile can resolve; it knows no overrides, no metadata of ours, no exempt packages.
 
-    pip-compile knows no overrides and no metadata of ours, so each package of which we changed an edge is named by its
-    own dependencies instead.
+    What needs one of these is left out, and what it brought is named outright, at the lock's version.
     """
-    ours = {canonicalize_name(row.name): row for row in stack.lock.metadata}
+    ours = {str(canonicalize_name(row.name)): row for row in stack.lock.metadata}
     lines = [*lock_inputs.requirements(stack, None), *lock_inputs.requirements(stack, engine)]
-    out: list[str] = []
+    out: set[str] = set()
     while lines:
         line = lines.pop()
-        name = canonicalize_name(re.split(r"[\[=<>!~; ]", line)[0])
-        if name in ours:
-            lines += [need for need in ours[name].requires if need not in out]
-        elif line not in out:
-            out.append(line)
-    overridden = {canonicalize_name(re.split(r"[=<>!~; ]", row.requirement)[0]) for row in stack.lock.overrides}
-    cut = {"sglang"} if overridden else set()
-    asked = {pin.name: pin for pin in pins}
-    out = [line for line in out if canonicalize_name(re.split(r"[\[=<>!~; ]", line)[0]) not in cut]
-    out += [
-        f"{pin.name}=={pin.version}" for pin in asked.values() if cut & {re.split(r"[\[ ]", via)[0] for via in pin.via}
-    ]
-    return sorted(set(out))
+        if name_of(line) in ours:
+            lines += [need for need in ours[name_of(line)].requires if need not in out]
+        else:
+            out.add(line)
+    cut = left_out(stack, pins)
+    brought = {f"{pin.name}=={pin.version}" for pin in pins if cut & _askers(pin) and pin.name not in cut}
+    return sorted({line for line in out if name_of(line) not in cut} | brought)
+
+
+def left_out(stack: Stack, pins: Iterable[Pin]) -> set[str]:
+    """Name what is newer than the cut-off, and what asks for a package that we changed or that needs a build."""
+    exempt = {canonicalize_name(row.package) for row in stack.lock.exempt}
+    changed = {name_of(row.requirement) for row in stack.lock.overrides}
+    changed |= {canonicalize_name(row.name) for row in stack.lock.metadata if row.wheel}
+    built = {item.name for item in stack.components if item.origin.kind == "sdist" and item.engines}
+    asking = {asker for pin in pins if pin.name in changed for asker in _askers(pin)}
+    heavy = {item.name for item in stack.components if item.role == "engine" and built & set(item.needs)}
+    return {str(name) for name in exempt | (asking - {STACK_FILE}) | heavy}
+
+
+def _askers(pin: Pin) -> set[str]:
+    return {re.split(r"[\[ ]", via)[0] if via != STACK_FILE else via for via in pin.via}
+
+
+def name_of(line: str) -> str:
+    """Give the name in a requirement: ``ray[default]==2.47.1`` -> ray."""
+    return str(canonicalize_name(re.split(r"[\[=<>!~; ]", line)[0]))
 
 
 def differences(stack: Stack, engine: str, place: Path, python: str) -> Mapping[str, tuple[str, str]]:
@@ -86,41 +106,30 @@ def differences(stack: Stack, engine: str, place: Path, python: str) -> Mapping[
 
 
 def compiled(stack: Stack, lines: Sequence[str], python: str) -> dict[str, str]:
-    """Resolve with pip-compile as of the cut-off date; pins of ours that are newer are named outright."""
+    """Resolve with pip-compile as of the cut-off date, in an environment of the locked tools."""
     with tempfile.TemporaryDirectory(prefix="pip-compile-") as name:
         work = Path(name)
         (work / "in.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        environ = lock_uv.environment() | {
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_UPLOADED_PRIOR_TO": lock_inputs.cutoff(stack.lock.cutoff),
-        }
-        if index := lock_uv.default_index(os.environ):
-            environ["PIP_INDEX_URL"] = index
-        tools = work / "tools"
-        lock_uv.run(["venv", "--quiet", "--python", python, str(tools)])
-        pins = ROOT / "lockfiles" / "tools.txt"
-        lock_uv.run(
-            [
-                "pip",
-                "install",
-                "--quiet",
-                "--require-hashes",
-                "--python",
-                str(tools / "bin" / "python"),
-                "-r",
-                str(pins),
-            ]
-        )
+        tools = _tools(work / "tools", python)
         argv = [
-            str(tools / "bin" / "pip-compile"),
+            str(tools / "pip-compile"),
             "--quiet",
             "--allow-unsafe",
             "--strip-extras",
             "--no-header",
             "--no-annotate",
         ]
-        process.output(
-            [*argv, "--output-file", "out.txt", "in.txt"], timeout=COMPILE_SECONDS, environ=environ, cwd=work
-        )
+        argv += ["--output-file", "out.txt", "in.txt"]
+        until = {"PIP_UPLOADED_PRIOR_TO": lock_inputs.cutoff(stack.lock.cutoff)}
+        process.output(argv, timeout=COMPILE_SECONDS, environ=pip_environment() | until, cwd=work)
         text = (work / "out.txt").read_text(encoding="utf-8")
     return {pin.name: pin.version for pin in lock_text.parse(text, "pip-compile")}
+
+
+def _tools(place: Path, python: str) -> Path:
+    """Install the locked tools for an interpreter; give where its programs are."""
+    lock_uv.run(["venv", "--quiet", "--no-project", "--python", python, str(place)])
+    pins = str(ROOT / "lockfiles" / "tools.txt")
+    argv = ["pip", "install", "--quiet", "--require-hashes", "--python", str(place / "bin" / "python"), "-r", pins]
+    lock_uv.run(argv)
+    return place / "bin"
