@@ -14,6 +14,7 @@ from scripts import (
     build_context,
     build_flash_attn,
     build_key,
+    build_release,
     build_run,
     build_tools,
     build_verify,
@@ -59,6 +60,11 @@ def build(context: Context, order: Order) -> Entry:
     if found is not None:
         print(f"{found.wheel}\n  is there already (key {inputs.key[:12]}), nothing was compiled")
         return found
+    release = None if order.variant or order.rebuild else build_release.find(context)
+    if release is not None:
+        entry = build_release.take(context, inputs, release, order.wheelhouse)
+        print(f"{entry.wheel}\n  is the release wheel that the stack pins; --rebuild compiles one instead")
+        return entry
     outcomes = build_context.preflight(context, force=order.force)
     why = build_context.refusal(outcomes)
     if why:

@@ -20,10 +20,13 @@ from scripts import (
     build,
     build_cache,
     build_context,
+    build_release,
     build_run,
     build_steps,
     build_tools,
     build_verify,
+    download,
+    env_plan,
     process,
     sources,
     toolchain,
@@ -33,6 +36,7 @@ from scripts import (
 from scripts.build_context import Context
 from scripts.build_run import KilledError, Made
 from scripts.build_steps import Order
+from scripts.env_plan import Extra
 from scripts.process import Done
 from tests import build_cases, factories
 
@@ -489,6 +493,44 @@ def test_all_builds_what_the_stack_needs_in_order(
 def test_slim_options_are_for_flash_attn_only() -> None:
     with pytest.raises(EnvcheckError, match="are for flash-attn, not for verl"):
         build.main(["verl", "--head-dims", "64"])
+
+
+def test_a_release_wheel_is_taken_first_and_verified(
+    pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = build_cases.wheel(tmp_path / "release", WHEEL)
+    release = Extra(component="flash-attn", file=WHEEL, sha256="a" * 64, url="https://example.org/x.whl")
+    monkeypatch.setattr(env_plan, "release", lambda *_: release)
+    asked: list[str] = []
+
+    def fetch(urls: list[str], **_: Any) -> Path:
+        asked.append(urls[0])
+        return wheel
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    entry = build_steps.build(context(), order)
+    assert entry.receipt["release"] == "https://example.org/x.whl"
+    assert "is the release wheel that the stack pins" in capsys.readouterr().out
+    build_steps.build(context(), order)
+    assert asked == ["https://example.org/x.whl"]
+    assert build_steps.build(context(), replace(order, rebuild=True)).key != entry.key
+    assert len(pip[1]) == 1
+
+
+def test_a_release_wheel_whose_name_lies_is_refused(
+    order: Order, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wheel = build_cases.wheel(tmp_path / "release", WHEEL)
+    release = Extra(component="flash-attn", file=WHEEL, sha256="a" * 64, url="https://example.org/x.whl")
+    monkeypatch.setattr(env_plan, "release", lambda *_: release)
+    monkeypatch.setattr(download, "fetch", lambda *_, **__: wheel)
+    with pytest.raises(WorkError, match=r"(?s)is not what was asked for:.*no GPU code for 9.0"):
+        build_steps.build(context(), order)
+    assert list(wheelhouse_store.entries(order.wheelhouse)) == []
+
+
+def test_without_a_python_version_no_release_wheel_fits() -> None:
+    assert build_release.find(context(facts=build_cases.healthy(python={"version": Unknown("no")}))) is None
 
 
 def test_a_slim_build_is_marked(pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
