@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from envcheck.errors import EnvcheckError, HostError, WorkError
-from scripts import env, env_plan, lock, lock_uv
+from scripts import download, env, env_plan, lock, lock_uv
 from tests import lock_cases
 from tests.lock_index import Index, serve, wheel
 
@@ -197,3 +197,43 @@ def test_the_default_place_is_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path))
     wanted = env_plan.Selection(stack=lock_cases.tiny(), engine="vllm", trainer="fsdp", version="3.12.1")
     assert env.default_prefix(wanted) == tmp_path / "envs" / "tiny-vllm-fsdp-py3.12"
+
+
+def test_wheels_of_the_wheelhouse_are_installed_by_hash(root: tuple[Path, Index]) -> None:
+    place, _ = root
+    file, content = wheel("verl", "0.2.0.dev0")
+    digest = hashlib.sha256(content).hexdigest()
+    entry = place / "house" / "wheels" / ("0" * 64)
+    entry.mkdir(parents=True)
+    (entry / file).write_bytes(content)
+    receipt = {
+        "inputs": {"component": "verl", "version": "0.2.0.dev0"},
+        "wheel": {"file": file, "sha256": digest, "size": len(content)},
+    }
+    (entry / "receipt.json").write_text(json.dumps(receipt), encoding="utf-8")
+    make(place, "--wheelhouse", str(place / "house"))
+    assert "verl-0.2.0.dev0.dist-info" in env.installed(place / "env")
+
+
+def test_a_release_wheel_is_downloaded_by_hash_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stored = tmp_path / "digest"
+    stored.write_bytes(b"wheel")
+    monkeypatch.setattr(download, "fetch", lambda urls, digest: stored if urls == ["https://x/y.whl"] else digest)
+    item = env_plan.Extra(component="flash-attn", file="y.whl", sha256="digest", url="https://x/y.whl")
+    for _ in range(2):
+        found = env._place(item)
+        assert (found.name, found.read_bytes()) == ("y.whl", b"wheel")
+
+
+def test_a_directory_of_wheels_can_stand_in_for_the_index(root: tuple[Path, Index]) -> None:
+    place, index = root
+    links = place / "links"
+    links.mkdir()
+    for rows in index.projects.values():
+        for name, content, _ in rows:
+            (links / name).write_bytes(content)
+    asked = len(index.asked)
+    assert make(place, "--find-links", str(links)) == 0
+    assert len(index.asked) == asked

@@ -15,7 +15,20 @@ from pathlib import Path
 import pytest
 
 from envcheck.errors import DataError, EnvcheckError, WorkError
-from scripts import env_plan, kit, kit_check, kit_files, kit_install, lock, lock_text, lock_uv, pyz
+from scripts import (
+    download,
+    env_plan,
+    index_files,
+    kit,
+    kit_check,
+    kit_files,
+    kit_install,
+    lock,
+    lock_text,
+    lock_uv,
+    pyz,
+    sources_lock,
+)
 from scripts.index_files import IndexFile
 from scripts.lock_text import Pin
 from tests import lock_cases
@@ -263,3 +276,82 @@ def test_a_kit_says_what_it_holds() -> None:
 )
 def test_file_names_and_pins_compare(file: str, name: str) -> None:
     assert kit_check.flat(file).startswith(kit_check.flat(name) + "-")
+
+
+def test_sources_are_copied_as_a_local_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = sources_lock.parse(lock_cases.SOURCES, "sources.toml")
+    archive = tmp_path / "archive"
+    archive.write_bytes(b"sdist")
+    copied: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(sources_lock, "load", lambda _: parsed)
+    monkeypatch.setattr(kit_files, "commit", lambda _place, wanted, urls, _places: copied.append((wanted[:8], urls)))
+    monkeypatch.setattr(
+        index_files, "sdist_of", lambda *_: IndexFile(name="f.tar.gz", url="https://x/f.tar.gz", sha256=None)
+    )
+    monkeypatch.setattr(download, "fetch", lambda *_, **__: archive)
+    kit_files.sources(tmp_path / "sources", lock_cases.tiny(), [])
+    assert (tmp_path / "sources" / "flash_attn-2.7.4.tar.gz").read_bytes() == b"sdist"
+    assert copied == [("333e6d62", ["https://github.com/volcengine/verl.git"])]
+
+
+def test_built_wheels_go_beside_those_of_the_lock(tmp_path: Path) -> None:
+    built = tmp_path / "verl-0.2.0.dev0-py3-none-any.whl"
+    built.write_bytes(b"built")
+    extra = env_plan.Extra(component="verl", file=built.name, sha256="f" * 64, path=built)
+    job = kit_files.Job(engine="sglang", version="3.11", pins=(), extras=(extra,), sdists=(), missing=())
+    kit_files.wheels(tmp_path / "kit" / "wheels", [job], [], [], lambda _: [])
+    assert (tmp_path / "kit" / "built" / ("f" * 12) / built.name).read_bytes() == b"built"
+
+
+def test_a_package_without_a_file_for_the_python_is_named(tmp_path: Path) -> None:
+    pin = Pin(name="x", version="1", hashes=("a" * 64,))
+    job = kit_files.Job(engine="sglang", version="3.11", pins=(pin,), extras=(), sdists=(), missing=())
+    only = IndexFile(name="x-1-cp312-cp312-win_amd64.whl", url="", sha256="a" * 64)
+    with pytest.raises(WorkError, match=r"no file of x==1 for Python 3\.11"):
+        kit_files.wheels(tmp_path / "wheels", [job], [], [], lambda _: [only])
+
+
+def test_a_file_that_cannot_be_linked_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"x")
+    kit_files._copy(tmp_path / "a", tmp_path / "b" / "c")
+    assert (tmp_path / "b" / "c").read_bytes() == b"x"
+
+
+def test_the_installer_makes_replaces_and_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = small(tmp_path)
+    (place / "built").mkdir()
+    (place / "built" / "verl.whl").write_bytes(b"v")
+    (place / "build.txt").write_text("", encoding="utf-8")
+    (place / "envcheck.pyz").write_text("", encoding="utf-8")
+    file, content = wheel("uv", UV_VERSION, files={f"uv-{UV_VERSION}.data/scripts/uv": b"#!/bin/sh\n"})
+    (place / "wheels" / file).write_bytes(content)
+    row = {
+        "engine": "sglang",
+        "python": HERE,
+        "lock": "locks/sglang-py3.11.txt",
+        "build": "build.txt",
+        "wheels": [{"file": "built/verl.whl", "sha256": "f" * 64}],
+        "sdists": ["purelib"],
+        "missing": ["flash-attn"],
+    }
+    (place / "kit.json").write_text(json.dumps({"stack": "tiny", "environments": [row]}), encoding="utf-8")
+    (place / "SHA256SUMS").write_text(kit_check.sums(place), encoding="utf-8")
+    runs: list[list[str]] = []
+    monkeypatch.setattr(kit_install, "KIT", place)
+    monkeypatch.setattr(kit_install, "version_of", lambda _: HERE)
+    monkeypatch.setattr(kit_install, "run", lambda argv, _home: runs.append(argv))
+    monkeypatch.setattr(sys, "argv", ["install", "--prefix", str(tmp_path / "env"), "--no-verdict"])
+    assert kit_install.main() == 0
+    assert "the kit has no wheel of flash-attn" in capsys.readouterr().out
+    assert [words[1:3] for words in runs] == [["venv", "--quiet"], ["pip", "install"], ["pip", "install"]]
+    assert {"--no-index", "--require-hashes", "--no-binary", "purelib"} < set(runs[1])
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: subprocess.CompletedProcess(argv, 3))
+    monkeypatch.setattr(sys, "argv", ["install", "--prefix", str(tmp_path / "env")])
+    assert kit_install.main() == 3, "its own environment is replaced; the doctor's exit code is passed on"
+    assert not list(tmp_path.glob(".env*"))
