@@ -183,12 +183,23 @@ def test_tools_follow_pyproject(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.xfail(reason="overridden edges are not named outright yet", strict=False)
 def test_the_reduced_input_has_no_package_that_needs_a_build(resolved: Resolved) -> None:
     lines = lock_check_network.reduced(lock_cases.tiny(), "sglang", resolved.pins["sglang"])
     assert not [line for line in lines if line.startswith(("flash-attn", "verl", "purelib"))]
     assert "torch==2.5.1" in lines
-    assert "kernel==0.1.0" in lines, "what the overridden edge brought is named outright"
+
+
+def test_what_a_changed_edge_brought_is_named_outright(resolved: Resolved) -> None:
+    """sglang's edge to kernel is overridden: it is left out, and what it brought is named at the lock's version."""
+    brought = Pin(name="gear", version="1.2", hashes=("9" * 64,), via=("sglang",))
+    pins = [*resolved.pins["sglang"], brought]
+    exempt = lock_cases.tiny()
+    lines = lock_check_network.reduced(exempt, "sglang", pins)
+    assert "gear==1.2" in lines
+    assert not [line for line in lines if line.startswith(("sglang", "kernel"))], "kernel is newer than the cut-off"
+    row = lock_cases.STACK[lock_cases.STACK.index("[[lock.exempt]]") : lock_cases.STACK.index("[[lock.overrides]]")]
+    kept = lock_cases.tiny(lock_cases.STACK.replace(row, ""))
+    assert "kernel==0.1.0" in lock_check_network.reduced(kept, "sglang", pins), "pip-compile can see it"
 
 
 def test_differences_with_pip_compile_are_listed(
