@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from envcheck import markers
 from envcheck.facts import Facts, Package
 from envcheck.limits import satisfies
 from envcheck.model import Finding, Rule, Severity, Target, known, rule
@@ -50,12 +51,7 @@ def environment(facts: Facts) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _marker_holds(marker: str, values: tuple[tuple[str, str], ...]) -> bool:
-    from packaging.markers import InvalidMarker, Marker
-
-    try:
-        return Marker(marker).evaluate(dict(values))
-    except InvalidMarker:
-        return False
+    return markers.holds(marker, dict(values))
 
 
 def unsatisfied(item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:

@@ -94,6 +94,7 @@ def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
     """Every CUDA library that an installed extension needs is found."""
     wanted = {item.distribution for item in subjects.wanted(target)} | {"torch", "torchvision"}
     cuda = subjects.major(subjects.torch_cuda(facts, target))
+    is_preloaded = preloaded(facts, target, "libnvJitLink", "nvjitlink")
     for item in known(facts.packages):
         missing = sorted({name for part in item.extensions for name in part.missing if CUDA.match(name)})
         # A library of another CUDA major is extension-cuda-major-differs.
@@ -102,7 +103,7 @@ def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
             for name in missing
             if not re.search(r"(cudart|cublas\w*)\.so\.\d+$", name) or name.endswith(f".{cuda}")
         ]
-        if preloaded(facts, target, "libnvJitLink", "nvjitlink"):
+        if is_preloaded:
             mine = [name for name in mine if not name.startswith("libnvJitLink.so")]
         if mine:
             yield Finding(
