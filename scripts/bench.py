@@ -15,7 +15,7 @@ from typing import Any
 
 from envcheck import errors
 from envcheck.errors import EnvcheckError
-from scripts import bench_plan, cli, files
+from scripts import bench_kit, bench_plan, cli, files
 from scripts.bench_measure import Measured, Runner, Verdict, interpreter, judge, measure
 from scripts.cache import ROOT
 
@@ -34,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return errors.OK
     bench = bench.only(tuple(args.names))
     with tempfile.TemporaryDirectory(prefix="envcheck-bench-") as work:
-        runner = Runner(
-            values={"python": interpreter(), "target": _target(args.python), "work": work, "root": str(ROOT)}
-        )
+        places = {"python": interpreter(), "target": _target(args.python), "work": work, "root": str(ROOT)}
+        runner = Runner(values=places | bench_kit.values(args.kit))
         measured = measure(bench, runner, args.rounds, _say)
     verdicts = judge(bench, measured)
     print(table(measured, verdicts))
@@ -50,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="programs or budgets (all)")
     parser.add_argument("--python", metavar="PATH", help="target interpreter or environment, one with torch")
+    parser.add_argument("--kit", type=Path, metavar="DIR", help="a kit, whose wheels pip installs (minutes, 12 GB)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each program ({ROUNDS})")
     parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
     parser.add_argument("--json", type=Path, default=ROOT / "outputs" / "bench.json", metavar="FILE")

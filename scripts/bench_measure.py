@@ -19,6 +19,7 @@ from scripts.cache import ROOT
 
 KIBIBYTE = 1024
 LAST_CHARACTERS = 300
+PREPARE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Runner:
     def once(self, program: Program) -> Sample:
         """Run a program to its end; raise WorkError where its exit code is not one that counts as done."""
         argv = self.argv(program.argv)
+        if program.before:
+            process.output(self.argv(program.before), timeout=PREPARE_SECONDS)
         environ = {**self.environ, **{k: v.format_map(self.values) for k, v in program.environment.items()}}
         errors = Path(self.values["work"], "stderr")
         with errors.open("wb") as sink:
@@ -99,7 +102,9 @@ class Runner:
         return Sample(seconds=seconds, memory_bytes=usage.ru_maxrss * KIBIBYTE)
 
     def lacks(self, program: Program) -> str:
-        """Say what the target interpreter lacks for a program; empty where nothing."""
+        """Say what a program lacks: a kit, or modules of the target interpreter; empty where nothing."""
+        if program.kit and not self.values.get("kit"):
+            return "no kit was named: nox -s kit -- --output DIR, then --kit DIR"
         for module in program.needs:
             asked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
             done = subprocess.run([self.values["target"], "-c", asked], capture_output=True, timeout=60, check=False)
@@ -140,7 +145,7 @@ def _prepared(item: Program, runner: Runner) -> str:
         if reason := runner.lacks(item):
             return reason
         if item.prepare:
-            process.output(runner.argv(item.prepare), timeout=600)
+            process.output(runner.argv(item.prepare), timeout=PREPARE_SECONDS)
     except (WorkError, OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return ""

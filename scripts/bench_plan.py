@@ -23,7 +23,11 @@ class Program:
     exit_codes: tuple[int, ...] = (0,)
     needs: tuple[str, ...] = ()
     """Modules that the target interpreter must have."""
+    kit: bool = False
+    """It needs a kit of the stack, named with ``--kit``."""
     prepare: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    """Runs before each run, unmeasured."""
     environment: dict[str, str] = field(default_factory=dict)
     rounds: int | None = None
     """Fewer than ``--rounds``, for what takes long."""

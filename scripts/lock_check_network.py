@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
+from scripts import env, env_plan, lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
 from scripts.cache import ROOT
 from scripts.lock_text import Pin
 
@@ -52,8 +52,11 @@ def accepted(path: Path, python: str) -> list[str]:
 def reduced(stack: Stack, engine: str, pins: Sequence[Pin]) -> list[str]:
     """Give an input that pip-compile can resolve; it knows no overrides, no metadata of ours, no exempt packages.
 
-    What needs one of these is left out, and what it brought is named outright, at the lock's version.
+    What needs one of these is left out, and what it brought is named outright, at the lock's version. An extra that
+    asks for what is left out is left out too: ``verl[sglang]`` is verl.
     """
+    cut = left_out(stack, pins)
+    asking = {asker for pin in pins if pin.name in cut for asker in _askers(pin)}
     ours = {str(canonicalize_name(row.name)): row for row in stack.lock.metadata}
     lines = [*lock_inputs.requirements(stack, None), *lock_inputs.requirements(stack, engine)]
     out: set[str] = set()
@@ -62,9 +65,8 @@ def reduced(stack: Stack, engine: str, pins: Sequence[Pin]) -> list[str]:
         if name_of(line) in ours:
             lines += [need for need in ours[name_of(line)].requires if need not in out]
         else:
-            out.add(line)
-    cut = left_out(stack, pins)
-    brought = {f"{pin.name}=={pin.version}" for pin in pins if cut & _askers(pin) and pin.name not in cut}
+            out.add(re.sub(r"\[.*?\]", "", line) if name_of(line) in asking else line)
+    brought = {pin.requirement for pin in pins if cut & _askers(pin) and pin.name not in cut}
     return sorted({line for line in out if name_of(line) not in cut} | brought)
 
 
@@ -91,7 +93,8 @@ def name_of(line: str) -> str:
 def differences(stack: Stack, engine: str, place: Path, python: str) -> Mapping[str, tuple[str, str]]:
     """Print every pin on which pip-compile and the lock disagree, and why that may be."""
     path = place / f"requirements-{engine}.txt"
-    pins = lock_text.parse(path.read_text(encoding="utf-8"), str(path))
+    here = env_plan.python_environment(env.version_of(python))
+    pins = [pin for pin in lock_text.parse(path.read_text(encoding="utf-8"), str(path)) if pin.applies(here)]
     theirs = compiled(stack, reduced(stack, engine, pins), python)
     mine = {pin.name: pin.version for pin in pins}
     moved = {

@@ -85,15 +85,11 @@ def narrow(marker: str) -> str:
 
 def _with_all_files(work: Path, stack: Stack, pins: Sequence[Pin]) -> list[Pin]:
     """Replace the hashes of this platform's files by those of every file of the version."""
-    text = "\n".join(_requirement(pin) for pin in pins) + "\n"
+    text = "\n".join(pin.requirement for pin in pins) + "\n"
     found = {(pin.name, pin.version): pin.hashes for pin in _compile(work, stack, text, "--no-deps")}
     return [
         dataclasses.replace(pin, hashes=tuple(sorted({*found[pin.name, pin.version], *pin.hashes}))) for pin in pins
     ]
-
-
-def _requirement(pin: Pin) -> str:
-    return f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "")
 
 
 def _compile(work: Path, stack: Stack, text: str, *options: str) -> list[Pin]:

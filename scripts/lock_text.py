@@ -34,6 +34,11 @@ class Pin:
         """Tell whether the marker holds in an environment."""
         return not self.marker or Marker(self.marker).evaluate(dict(environment))
 
+    @property
+    def requirement(self) -> str:
+        """Give ``name==version ; marker``."""
+        return f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
+
 
 def parse(text: str, source: str) -> list[Pin]:
     r"""Read pins, their hashes and who asks for them; raise DataError naming the line of anything else.

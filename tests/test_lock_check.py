@@ -10,7 +10,7 @@ import pytest
 
 from envcheck import stack as stacks
 from envcheck.stack import Stack
-from scripts import lock_check, lock_check_files, lock_check_network, lock_tools, prove_record
+from scripts import env, lock_check, lock_check_files, lock_check_network, lock_tools, prove_record
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
 from scripts.prove_record import Proof
@@ -202,15 +202,31 @@ def test_what_a_changed_edge_brought_is_named_outright(resolved: Resolved) -> No
     assert "kernel==0.1.0" in lock_check_network.reduced(kept, "sglang", pins), "pip-compile can see it"
 
 
+def test_an_extra_that_asks_for_what_is_left_out_is_left_out(resolved: Resolved) -> None:
+    stack = lock_cases.tiny(
+        lock_cases.STACK.replace('sglang = ["sglang[srt]"]', 'sglang = ["sglang[srt]", "helper[serve]"]')
+    )
+    sglang = Pin(name="sglang", version="0.4.3", hashes=("2" * 64,), via=("stack file", "helper[serve]"))
+    twice = [Pin(name="gear", version=v, marker=m, via=("sglang",)) for v, m in FORKED]
+    lines = lock_check_network.reduced(stack, "sglang", [*resolved.pins["sglang"], sglang, *twice])
+    assert "helper" in lines
+    assert not [line for line in lines if line.startswith("helper[")]
+    assert [line for line in lines if line.startswith("gear")] == [f"gear=={v} ; {m}" for v, m in FORKED]
+
+
+FORKED = (("1", "python_full_version < '3.11'"), ("2", "python_full_version >= '3.11'"))
+
+
 def test_differences_with_pip_compile_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:
     theirs = {"torch": "2.5.1", "helper": "0.9"}
     monkeypatch.setattr(lock_check_network, "compiled", lambda *_: theirs)
+    monkeypatch.setattr(env, "version_of", lambda _: "3.11.7")
     moved = lock_check_network.differences(lock_cases.tiny(), "sglang", place, "python3")
     assert moved == {"helper": ("1.0", "0.9")}
     out = capsys.readouterr().out
-    assert "pip-compile agrees on 1 of 7 pins" in out
+    assert "pip-compile agrees on 1 of 6 pins" in out, "backport is for Python 3.10 only"
     assert "helper: the lock has 1.0, pip-compile 0.9" in out
     assert "kernel: only in the lock" in out
 
