@@ -192,6 +192,12 @@ CU13 = make.package("nvidia-cudnn-cu13", "9.20.0.48")
         ),
         pytest.param(
             "cudnn-mixed",
+            entries(LoaderEntry(library=TENSOR_IR, path="/opt/x/lib/libcudnn_graph.so.9", through="LD_LIBRARY_PATH")),
+            "warning",
+            id="a-part-of-no-known-version-by-ld-library-path",
+        ),
+        pytest.param(
+            "cudnn-mixed",
             make.healthy(
                 cudnn=(
                     library("9.20.0.48", source="pip", selected=True, sublibraries=("libcudnn_ops.so.9",)),

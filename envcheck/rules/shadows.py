@@ -232,19 +232,36 @@ def cudnn_mixed(facts: Facts, target: Target) -> Iterator[Finding]:
 def _parts_from_two_places(facts: Facts) -> Iterator[Finding]:
     names = {item.library.partition(".so")[0] for item in known(facts.loader) if item.library.startswith("libcudnn")}
     found = [item for item in entries(facts, *names) if isinstance(item.path, str)]
-    places = {posixpath.dirname(str(item.path)) for item in found}
-    versions = {subjects.minor(item.version) for item in found if item.version}
-    if len(places) > 1 and len(versions) != 1:
-        main = next((item for item in found if item.library.startswith("libcudnn.")), found[0])
-        strange = [item for item in found if posixpath.dirname(str(item.path)) != posixpath.dirname(str(main.path))]
-        yield Finding(
-            summary="parts of cuDNN come from two places",
-            found=", ".join(f"{item.path} {item.version or ''}".strip() for item in (main, *strange)),
-            expected="all parts from one directory",
-            fix=(
-                Fix(text=f"Uninstall the cuDNN of {posixpath.dirname(str(strange[0].path))}, or take it off the path"),
-            ),
-        )
+    main = next((item for item in found if item.library.startswith("libcudnn.")), found[0] if found else None)
+    strange = [
+        item for item in found if main and posixpath.dirname(str(item.path)) != posixpath.dirname(str(main.path))
+    ]
+    versions = [_cudnn_version(facts, item) for item in found]
+    releases = {subjects.minor(version) for version in versions if version}
+    if main is None or not strange or (all(versions) and len(releases) == 1):
+        return
+    place = posixpath.dirname(str(strange[0].path))
+    by_variable = strange[0].through.startswith("LD_")
+    yield Finding(
+        summary="parts of cuDNN come from two places",
+        found=", ".join(f"{item.path} {_cudnn_version(facts, item) or ''}".strip() for item in (main, *strange)),
+        expected="all parts from one directory",
+        fix=(
+            without_directory(facts, place, strange[0].through.split()[0])
+            if by_variable
+            else Fix(text=f"Uninstall the cuDNN of {place}, or take it off the path"),
+        ),
+        severity="error" if len(releases) > 1 else "warning",
+    )
+
+
+def _cudnn_version(facts: Facts, entry: LoaderEntry) -> str | None:
+    """Version of a part: as read, or of the copy of cuDNN that lies in its directory."""
+    if entry.version:
+        return entry.version
+    place = posixpath.dirname(str(entry.path))
+    beside = (item for item in copies(facts, "library") if posixpath.dirname(item.path) == place)
+    return next((item.version for item in beside if isinstance(item.version, str)), None)
 
 
 def _part_of_another_copy(facts: Facts, target: Target) -> Iterator[Finding]:
