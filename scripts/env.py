@@ -77,16 +77,25 @@ def interpreter(named: str | None, stack: stacks.Stack) -> str:
     if named:
         path = Path(named)
         path = path / "bin" / "python" if path.is_dir() else path
-        found = str(path) if path.exists() else shutil.which(named)
-        if found is None:
+        program = str(path) if path.exists() else shutil.which(named)
+        if program is None:
             raise HostError(f"there is no interpreter {named}", fix="give the path of a python3.10, 3.11 or 3.12")
-        return found
+        return program
     wanted = (stack.python.default, *reversed(env_plan.covered()))
     for version in dict.fromkeys(wanted):
-        with contextlib.suppress(WorkError):
-            return lock_uv.run(["python", "find", "--no-project", version]).strip()
+        if path := found(version):
+            return path
     fix = f"install python{stack.python.default}, or name another with --python; none is downloaded"
     raise HostError(f"no Python {stack.python.requires} was found on this machine", fix=fix)
+
+
+def found(version: str) -> str | None:
+    """Path of an interpreter of a version as 3.10: one that uv finds, else pyenv's newest, of which PATH has a shim."""
+    with contextlib.suppress(WorkError):
+        return lock_uv.run(["python", "find", "--no-project", version]).strip()
+    base = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    paths = base.glob(f"versions/{version}.*/bin/python")
+    return max((str(path) for path in paths), key=lambda path: [len(path), path], default=None)
 
 
 def version_of(python: str) -> str:
@@ -206,8 +215,13 @@ def _place(item: Extra) -> Path:
 
 def verdict(wanted: Selection, prefix: Path, stage: str | None) -> int:
     """Let the doctor judge the environment; its output and exit code are passed on."""
-    argv = [sys.executable, "-m", "envcheck", "--python", str(prefix / "bin" / "python"), "--stack", wanted.stack.name]
-    argv += ["--engine", wanted.engine, "--trainer", wanted.trainer, *(["--stage", stage] if stage else [])]
+    return ask("doctor", wanted, prefix, *(["--stage", stage] if stage else []))
+
+
+def ask(command: str, wanted: Selection, prefix: Path, *more: str) -> int:
+    """Run a command of envcheck on the environment; its output and exit code are passed on."""
+    argv = [sys.executable, "-m", "envcheck", command, "--python", str(prefix / "bin" / "python")]
+    argv += ["--stack", wanted.stack.name, "--engine", wanted.engine, "--trainer", wanted.trainer, *more]
     try:
         return subprocess.run(argv, check=False, timeout=VERDICT_SECONDS).returncode
     except subprocess.TimeoutExpired as error:

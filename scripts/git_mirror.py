@@ -16,6 +16,10 @@ FETCH_SECONDS = 1800
 QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
 
 
+class UnreachableError(WorkError):
+    """No place that was named or is known gave the source."""
+
+
 def owner_and_name(url: str) -> tuple[str, str]:
     """Split a repository address: ``https://github.com/NVIDIA/TransformerEngine.git`` → NVIDIA, TransformerEngine."""
     parts = re.split(r"[/:]", url.rstrip("/").removesuffix(".git"))
@@ -83,7 +87,7 @@ def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Pa
                 return own
             looked.append(f"{url} gave something else")
     what = f"commit {commit} was not to be had:\n  " + "\n  ".join(looked)
-    raise WorkError(
+    raise UnreachableError(
         what, fix=f"name a directory with a mirror: --source DIR (as DIR/{'/'.join(owner_and_name(urls[0]))}.git)"
     )
 

@@ -39,6 +39,7 @@ from scripts.build import archs_of
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
 from scripts.env_plan import Selection
+from scripts.git_mirror import UnreachableError
 
 LONG_SECONDS = 900
 """CPU seconds from which a kernel build is left to a host that has a GPU to run it."""
@@ -209,9 +210,11 @@ def _built(item: Component, run: Run) -> str:
 
 
 def _guarded(step: str, command: str, work: Callable[[], str]) -> Result:
-    """Run one step; a fault of it ends this step, not the others."""
+    """Run one step; a fault of it ends this step, not the others; a source out of reach is left for later."""
     try:
         return Result(step=step, state="done", said=work())
+    except UnreachableError as error:
+        return Result(step=step, state="skipped", said=str(error), then=command)
     except EnvcheckError as error:
         return Result(step=step, state="failed", said=str(error), then=command)
 
@@ -262,7 +265,11 @@ def shown(result: Result) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do all steps, then let the doctor judge what came out; its exit code, or 1 where a step failed."""
+    """Do all steps, print the doctor's verdict on what came out, then the plan of what is left.
+
+    The exit code is 1 where a step failed. Else it is the doctor's, or 0 on a host without a GPU: nothing starts there,
+    the steps that it can take are done, and those that it cannot are named.
+    """
     run = run_of(parser().parse_args(argv))
     facts = collect(LocalHost(), python=run.target_python if os.path.exists(run.target_python) else None)
     failed = False
@@ -275,7 +282,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("there is no environment to judge", file=sys.stderr)
         return errors.FINDINGS
     code = env.verdict(run.selection, run.prefix, None)
-    return errors.FINDINGS if failed else code
+    print(flush=True)
+    env.ask("plan", run.selection, run.prefix)
+    if failed:
+        return errors.FINDINGS
+    return code if _has_gpu(facts) else errors.OK
 
 
 if __name__ == "__main__":

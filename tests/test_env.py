@@ -135,7 +135,7 @@ def test_the_verdict_is_the_doctors(root: tuple[Path, Index], monkeypatch: pytes
     wanted = env.selection(str(place / "tiny.toml"), None, None, sys.executable)
     monkeypatch.setattr(subprocess, "run", doctor)
     assert env.verdict(wanted, place / "env", "launch") == 3
-    assert asked[0][1:4] == ["-m", "envcheck", "--python"]
+    assert asked[0][1:5] == ["-m", "envcheck", "doctor", "--python"]
     assert asked[0][-2:] == ["--stage", "launch"]
 
 
@@ -160,7 +160,8 @@ def test_an_unknown_engine_or_trainer_is_named(root: tuple[Path, Index], argumen
         make(place, argument, "tgi")
 
 
-def test_a_python_that_is_not_there_or_not_covered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_is_not_there_or_not_covered_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     stack = lock_cases.tiny()
     with pytest.raises(HostError, match="there is no interpreter /nonexistent/python"):
         env.interpreter("/nonexistent/python", stack)
@@ -177,6 +178,19 @@ def test_a_python_that_is_not_there_or_not_covered_is_refused(monkeypatch: pytes
         env.selection("verl-sglang-cu124", None, None, sys.executable)
 
 
+def test_pyenv_has_pythons_that_its_shims_do_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def none(*_: object, **__: object) -> str:
+        raise WorkError("pyenv: python3.10: command not found")
+
+    monkeypatch.setattr(lock_uv, "run", none)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert env.found("3.11") is None
+    for version in ("3.11.4", "3.11.13", "3.1.9"):
+        (tmp_path / "versions" / version / "bin").mkdir(parents=True)
+        (tmp_path / "versions" / version / "bin" / "python").touch()
+    assert env.found("3.11") == str(tmp_path / "versions" / "3.11.13" / "bin" / "python")
+
+
 def test_another_python_of_the_range_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_312(argv: Sequence[str], **_: object) -> str:
         if argv[-1] != "3.12":
@@ -184,6 +198,7 @@ def test_another_python_of_the_range_is_taken(monkeypatch: pytest.MonkeyPatch) -
         return "/usr/bin/python3.12\n"
 
     monkeypatch.setattr(lock_uv, "run", only_312)
+    monkeypatch.setenv("PYENV_ROOT", "/nonexistent")
     assert env.interpreter(None, lock_cases.tiny()) == "/usr/bin/python3.12"
 
 

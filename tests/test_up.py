@@ -15,6 +15,7 @@ from scripts import build_context, build_key, build_steps, env, env_plan, toolch
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
 from scripts.env_plan import Selection
+from scripts.git_mirror import UnreachableError
 from scripts.up import Result, Run
 from scripts.wheelhouse_store import Entry
 from tests import build_cases, factories
@@ -36,6 +37,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     def build(context: Any, _: Order) -> Entry:
         log.append(context)
+        if context in unreachable:
+            raise UnreachableError(f"{context}: no mirror", fix="name one")
         if context in faults:
             raise WorkError(f"building {context} failed", fix="read the log")
         return Entry(key="k", wheel=Path(f"{context}.whl"), receipt={})
@@ -49,6 +52,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         return "/cache/g++"
 
     faults: set[str] = set()
+    unreachable: set[str] = set()
     monkeypatch.setattr(env, "make", make)
     monkeypatch.setattr(env_plan, "release", lambda *_: None)
     monkeypatch.setattr(build_context, "context", lambda _stack, name, _wishes: name)
@@ -59,7 +63,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: None)
     monkeypatch.setattr(build_key, "inputs", lambda _: type("Inputs", (), {"key": "k"}))
     monkeypatch.setattr(wheelhouse_store, "get", lambda *_: None)
-    return {"log": log, "prefix": prefix, "faults": faults}
+    return {"log": log, "prefix": prefix, "faults": faults, "unreachable": unreachable}
 
 
 def run_for(world: dict[str, Any], **changes: Any) -> Run:
@@ -114,6 +118,13 @@ def test_a_failed_build_stops_what_needs_it_and_nothing_else(world: dict[str, An
     assert found["transformer-engine"].said == "it needs flash-attn"
     assert found["flashinfer"].state == "done"
     assert found["verl"].state == "done"
+
+
+def test_a_source_out_of_reach_is_left_for_later(world: dict[str, Any]) -> None:
+    world["unreachable"].add("verl")
+    found = results(run_for(world))["verl"]
+    assert found.state == "skipped"
+    assert found.then.startswith("nox -s build-verl")
 
 
 def test_a_host_without_a_toolkit_gets_one(world: dict[str, Any]) -> None:
@@ -188,7 +199,7 @@ def command(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str,
     monkeypatch.setattr(env, "interpreter", lambda *_: "python3.10")
     monkeypatch.setattr(up, "collect", lambda *_, **__: build_cases.healthy())
     world["verdict"] = 0
-    monkeypatch.setattr(env, "verdict", lambda *_: world["verdict"])
+    monkeypatch.setattr(env, "ask", lambda name, *_: world["log"].append(name) or world["verdict"])
     return world
 
 
@@ -203,6 +214,19 @@ def test_the_exit_code_is_the_doctors(command: dict[str, Any], capsys: pytest.Ca
     command["faults"].add("verl")
     command["verdict"] = 0
     assert up.main(argv) == 1
+
+
+def test_the_verdict_is_followed_by_the_plan(command: dict[str, Any]) -> None:
+    assert up.main(["--prefix", str(command["prefix"]), "--archs", "9.0"]) == 0
+    assert command["log"][-2:] == ["doctor", "plan"]
+
+
+def test_without_a_gpu_steps_that_are_done_are_a_success(
+    command: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "collect", lambda *_, **__: replace(build_cases.healthy(), gpus=()))
+    command["verdict"] = 1
+    assert up.main(["--prefix", str(command["prefix"]), "--archs", "9.0"]) == 0
 
 
 def test_a_dry_run_ends_well(command: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
