@@ -300,3 +300,9 @@ def test_html_of_hostile_text_has_no_tag_of_the_host() -> None:
 
 def test_details_show_subjects() -> None:
     assert NVCC.subject in shown("markdown")
+
+
+def test_the_next_command_is_a_whole_fix_without_its_comments() -> None:
+    fix = Fix(text="Install it", commands=("# as root", "apt-get update", "apt-get install -y libnuma1"))
+    judged = judgement([outcome("system-library-missing", "error", fix=(fix,))])
+    assert next_command(judged) == "apt-get update && apt-get install -y libnuma1"

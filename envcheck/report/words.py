@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
 
 from envcheck import engine
 from envcheck.codec import Unknown
@@ -49,9 +48,9 @@ def verdict_line(judgement: Judgement) -> str:
 
 
 def next_command(judgement: Judgement) -> str:
-    """Give the one command to type now: the first fix, or the next stage."""
+    """Give the one line to type now: the first fix, its commands joined, or the next stage."""
     fixes = (fix for outcome in judgement.having("error") for fix in outcome.fix)
-    command = next(_commands(fixes), None)
+    command = next(filter(None, map(_line, fixes)), "")
     if command:
         return command
     if engine.verdict(judgement) == "error":
@@ -59,8 +58,8 @@ def next_command(judgement: Judgement) -> str:
     return _onward(judgement)
 
 
-def _commands(fixes: Iterable[Fix]) -> Iterator[str]:
-    return (command for fix in fixes for command in fix.commands if not command.lstrip().startswith("#"))
+def _line(fix: Fix) -> str:
+    return " && ".join(command for command in fix.commands if not command.lstrip().startswith("#"))
 
 
 def _onward(judgement: Judgement) -> str:
