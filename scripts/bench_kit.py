@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from envcheck import stack as stacks
-from envcheck.errors import DataError
+from envcheck.errors import DataError, HostError
 from scripts import env
 
 NAMES = ("kit", "kit_lock", "kit_stack", "kit_engine", "kit_python")
@@ -24,5 +23,7 @@ def values(kit: Path | None) -> dict[str, str]:
         lock, engine, version = (str(row[name]) for name in ("lock", "engine", "python"))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(str(path), "", expected="a kit", found=repr(error), fix="nox -s kit -- --output DIR") from error
-    python = env.interpreter(f"python{version}", stacks.load(stack))
+    python = env.found(version)
+    if python is None:
+        raise HostError(f"the kit is for Python {version}, of which there is none here", fix="install it")
     return dict(zip(NAMES, (str(place), str(place / lock), stack, engine, python), strict=True))

@@ -93,6 +93,14 @@ def version_of(python: str) -> str:
         raise KitError(f"{python} does not answer: {error}\n  → name another --python") from error
 
 
+def answer(python: str) -> str:
+    """Ask an interpreter that nobody named: a shim on PATH may start nothing."""
+    try:
+        return version_of(python)
+    except KitError:
+        return ""
+
+
 def chosen(rows: "list[dict[str, Any]]", engine: "str | None", python: "str | None") -> "tuple[dict[str, Any], str]":
     """Choose the environment of the kit, and an interpreter on this machine that it is made for."""
     fit = [row for row in rows if engine in {None, row["engine"]}]
@@ -103,10 +111,10 @@ def chosen(rows: "list[dict[str, Any]]", engine: "str | None", python: "str | No
     for row in fit:
         for name in [python] if python else [sys.executable, f"python{row['python']}"]:
             found = shutil.which(name)
-            if found and version_of(found) == row["python"]:
+            if found and (version_of(found) if python else answer(found)) == row["python"]:
                 return row, found
     wanted = ", ".join(sorted({str(row["python"]) for row in fit}))
-    what = f"the kit is for Python {wanted}, and {python or 'none on PATH'} is not it"
+    what = f"the kit is for Python {wanted}, " + (f"{python} is another" if python else "of which none is on PATH")
     raise KitError(f"{what}\n  → install it, or name it with --python")
 
 

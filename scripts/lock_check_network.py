@@ -71,14 +71,14 @@ def reduced(stack: Stack, engine: str, pins: Sequence[Pin]) -> list[str]:
 
 
 def left_out(stack: Stack, pins: Iterable[Pin]) -> set[str]:
-    """Name what is newer than the cut-off, and what asks for a package that we changed or that needs a build."""
+    """Name what is newer than the cut-off or has metadata of ours, and what asks for what we changed or must build."""
     exempt = {canonicalize_name(row.package) for row in stack.lock.exempt}
-    changed = {name_of(row.requirement) for row in stack.lock.overrides}
-    changed |= {canonicalize_name(row.name) for row in stack.lock.metadata if row.wheel}
+    edited = {canonicalize_name(row.name) for row in stack.lock.metadata if row.wheel}
+    changed = {name_of(row.requirement) for row in stack.lock.overrides} | edited
     built = {item.name for item in stack.components if item.origin.kind == "sdist" and item.engines}
     asking = {asker for pin in pins if pin.name in changed for asker in _askers(pin)}
     heavy = {item.name for item in stack.components if item.role == "engine" and built & set(item.needs)}
-    return {str(name) for name in exempt | (asking - {STACK_FILE}) | heavy}
+    return {str(name) for name in exempt | edited | (asking - {STACK_FILE}) | heavy}
 
 
 def _askers(pin: Pin) -> set[str]:

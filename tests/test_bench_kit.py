@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envcheck.errors import DataError
+from envcheck.errors import DataError, HostError
 from scripts import bench_kit, bench_plan, env
 from scripts.bench_measure import Runner, measure
 from scripts.bench_plan import Bench, Program
@@ -22,11 +22,14 @@ def kit(place: Path, text: str) -> Path:
 def test_a_kit_gives_its_lock_and_a_python_of_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"engine": "sglang", "python": "3.10", "lock": "locks/sglang-py3.10.txt"}
     place = kit(tmp_path, json.dumps({"stack": "verl-sglang-cu124", "environments": [row]}))
-    monkeypatch.setattr(env, "interpreter", lambda name, _: f"/usr/bin/{name}")
+    monkeypatch.setattr(env, "found", {"3.10": "/usr/bin/python3.10"}.get)
     found = bench_kit.values(place)
     assert found["kit_lock"] == f"{place}/locks/sglang-py3.10.txt"
     assert found["kit_python"] == "/usr/bin/python3.10"
     assert (found["kit_stack"], found["kit_engine"]) == ("verl-sglang-cu124", "sglang")
+    kit(tmp_path, json.dumps({"stack": "s", "environments": [row | {"python": "3.12"}]}))
+    with pytest.raises(HostError, match=r"for Python 3\.12, of which there is none"):
+        bench_kit.values(place)
 
 
 @pytest.mark.parametrize("text", ["[", "{}", '{"stack": "s", "environments": []}', '{"environments": 3, "stack": 1}'])

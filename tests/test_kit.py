@@ -184,6 +184,11 @@ def test_a_package_that_is_gone_is_taken_from_an_earlier_kit(made: tuple[Path, I
     assert (newer / "wheels" / "kernel-0.1.0-py3-none-any.whl").exists()
 
 
+def shim(name: str) -> str:
+    """A pyenv shim on PATH whose version is not chosen."""
+    raise kit_install.KitError(f"{name} does not answer: exit code 127")
+
+
 def test_the_installer_chooses_engine_and_python(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"engine": "sglang", "python": "3.10"}, {"engine": "vllm", "python": "3.12"}]
     monkeypatch.setattr(kit_install, "version_of", lambda name: "3.12" if "3.12" in name else "3.11")
@@ -191,7 +196,13 @@ def test_the_installer_chooses_engine_and_python(monkeypatch: pytest.MonkeyPatch
     assert kit_install.chosen(rows, None, None) == (rows[1], "python3.12")
     with pytest.raises(kit_install.KitError, match="no engine tgi; it has: sglang, vllm"):
         kit_install.chosen(rows, "tgi", None)
-    with pytest.raises(kit_install.KitError, match=r"is for Python 3.10, and /usr/bin/python3 is not it"):
+    monkeypatch.setattr(kit_install, "version_of", shim)
+    with pytest.raises(kit_install.KitError, match=r"is for Python 3.10, of which none is on PATH"):
+        kit_install.chosen(rows, "sglang", None)
+    with pytest.raises(kit_install.KitError, match="does not answer"):
+        kit_install.chosen(rows, "sglang", "python3.10")
+    monkeypatch.setattr(kit_install, "version_of", lambda _: "3.11")
+    with pytest.raises(kit_install.KitError, match=r"is for Python 3.10, /usr/bin/python3 is another"):
         kit_install.chosen(rows, "sglang", "/usr/bin/python3")
 
 
