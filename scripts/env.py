@@ -75,9 +75,9 @@ def selection(stack_name: str, engine: str | None, trainer: str | None, python: 
 def interpreter(named: str | None, stack: stacks.Stack) -> str:
     """Find the interpreter: the stack's default version, else another of its range; none is ever downloaded."""
     if named:
-        path = Path(named)
-        path = path / "bin" / "python" if path.is_dir() else path
-        program = str(path) if path.exists() else shutil.which(named)
+        place = Path(named)
+        inside = place / "bin" / "python" if place.is_dir() else place
+        program = str(inside) if inside.exists() else shutil.which(named)
         if program is None:
             raise HostError(f"there is no interpreter {named}", fix="give the path of a python3.10, 3.11 or 3.12")
         return program
