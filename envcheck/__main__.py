@@ -17,7 +17,7 @@ def start() -> int:
     try:
         from envcheck.cli import main
 
-        # A run is short and keeps most of what it makes: looking for garbage in cycles would be a twentieth of its time.
+        # A run is short and keeps most of what it makes: looking for cycles would be a twentieth of its time.
         gc.disable()
         return main()
     except KeyboardInterrupt:

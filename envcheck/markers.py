@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from envcheck.versions import key, satisfies
 
-_TOKEN = re.compile(r"""\s*(?:(\(|\)|(?:and|or)\b)|(?:"([^"]*)"|'([^']*)'|([a-z_]+))\s*""" + (
-    r"""(<=|>=|==|!=|<|>|~=|in\b|not\s+in\b)\s*(?:"([^"]*)"|'([^']*)'|([a-z_]+)))\s*"""
-))  # fmt: skip
+_TOKEN = re.compile(
+    r"""\s*(?:(\(|\)|(?:and|or)\b)|([a-z_]+)\s*(<=|>=|==|!=|<|>|~=|in\b|not\s+in\b)\s*(?:"([^"]*)"|'([^']*)'))\s*"""
+)
 _VERSIONS = frozenset({"python_version", "python_full_version", "implementation_version"})
 _TEXTS: Mapping[str, Callable[[str, str], bool]] = {
     "==": lambda left, right: left == right,
@@ -50,31 +50,22 @@ def _split(marker: str, values: Mapping[str, str]) -> Iterator[str | bool]:
         if found is None:
             raise _Unusual
         at = found.end()
-        yield found[1] or _compare(*found.groups()[1:], values=values)
+        word, name, operator, double, single = found.groups()
+        yield word or _compare(name, " ".join(operator.split()), single if double is None else double, values)
 
 
-def _compare(  # noqa: PLR0913, PLR0917  # the groups of one match
-    double: str | None,
-    single: str | None,
-    name: str | None,
-    operator: str,
-    other_double: str | None,
-    other_single: str | None,
-    other_name: str | None,
-    *,
-    values: Mapping[str, str],
-) -> bool:
-    literal = other_double if other_double is not None else other_single
-    if name is None or literal is None or other_name is not None or name not in values:
-        raise _Unusual  # a literal first, two names, an unknown name
-    if name in _VERSIONS and operator[-1] != "n":
+def _compare(name: str, operator: str, literal: str, values: Mapping[str, str]) -> bool:
+    if name not in values:
+        raise _Unusual
+    if operator in {"in", "not in"}:
+        return _TEXTS[operator](values[name], literal)
+    if name in _VERSIONS:
         if key(literal) is None or key(values[name]) is None:
             raise _Unusual
         return satisfies(values[name], operator + literal)
-    compare = _TEXTS.get(" ".join(operator.split()))
-    if compare is None or name == "extra" or (operator[-1] != "n" and literal[:1].isdigit()):
+    if operator not in _TEXTS or name == "extra" or literal[:1].isdigit():
         raise _Unusual
-    return compare(values[name], literal)
+    return _TEXTS[operator](values[name], literal)
 
 
 def _any(tokens: list[str | bool]) -> bool:
@@ -94,10 +85,10 @@ def _all(tokens: list[str | bool]) -> bool:
 
 
 def _one(tokens: list[str | bool]) -> bool:
-    token = tokens.pop() if tokens else ""
-    if isinstance(token, bool):
-        return token
-    if token != "(":
+    first = tokens.pop() if tokens else ""
+    if isinstance(first, bool):
+        return first
+    if first != "(":
         raise _Unusual
     result = _any(tokens)
     if not tokens or tokens.pop() != ")":

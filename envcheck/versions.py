@@ -9,7 +9,9 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-_NORMAL = re.compile(r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?()(?:\.post(\d+))?(?:\.dev(\d+))?(\+[a-z0-9]+(?:\.[a-z0-9]+)*)?")
+_NORMAL = re.compile(
+    r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?()(?:\.post(\d+))?(?:\.dev(\d+))?(\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
+)
 _ANY = (
     r"v?(\d+(?:\.\d+)*)(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?(\d*))?"
     r"(?:-(\d+)|[-_.]?(?:post|rev|r)[-_.]?(\d*))?(?:[-_.]?dev[-_.]?(\d*))?(\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?"
@@ -31,7 +33,7 @@ class Key(NamedTuple):
 
 @cache
 def key(version: str) -> Key | None:
-    """Give the ordering key of a version, as ``2.7.4.post1+cu124`` or ``3.0dev``; None with an epoch, or for no version."""
+    """Give the ordering key of ``2.7.4.post1+cu124`` or ``3.0dev``; None with an epoch, or for no version."""
     found = _NORMAL.fullmatch(version) or re.fullmatch(_ANY, version.lower())
     if found is None:
         return None

@@ -30,7 +30,7 @@ HOLDING = ("gcc-too-old", "shm-too-small")
 class Composed:
     """Collects a composed host."""
 
-    def __init__(self, _host: Host, python: str | None, _only: frozenset[str] | None) -> None:
+    def __init__(self, _host: Host, python: str | None, _only: frozenset[str] | None, _meanwhile: object) -> None:
         self.python = python
 
     def facts(self) -> Facts:

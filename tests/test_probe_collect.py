@@ -94,7 +94,7 @@ def test_binaries_that_cannot_be_read_leave_the_metadata(monkeypatch: pytest.Mon
         message = "surprise"
         raise ValueError(message)
 
-    monkeypatch.setattr("envcheck.probes.elf.probe", broken)
+    monkeypatch.setattr("envcheck.probes.elf.Reader", broken)
     monkeypatch.setattr("envcheck.probes.loader.probe", broken)
     facts = collect(venv_host())
     assert isinstance(facts.packages, tuple)

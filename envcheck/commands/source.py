@@ -19,10 +19,13 @@ def facts_of(args: argparse.Namespace) -> Facts:
     return begin(args)()
 
 
-def begin(args: argparse.Namespace) -> Callable[[], Facts]:
-    """Start to collect, and give what ends it: this host's programs run while the caller does something else."""
+def begin(args: argparse.Namespace, meanwhile: Callable[[], object] = lambda: None) -> Callable[[], Facts]:
+    """Start to collect, and give what ends it: this host's programs run while the caller does something else.
+
+    ``meanwhile`` is called while the binaries are read beside this process, where they are.
+    """
     _check(args)
-    end = _begin(args)
+    end = _begin(args, meanwhile)
     if not getattr(args, "redact", False):
         return end
     from envcheck.redact import redact
@@ -36,7 +39,7 @@ def _check(args: argparse.Namespace) -> None:
         raise EnvcheckError(f"--facts and {other} exclude each other", fix="a document is judged as it was recorded")
 
 
-def _begin(args: argparse.Namespace) -> Callable[[], Facts]:
+def _begin(args: argparse.Namespace, meanwhile: Callable[[], object]) -> Callable[[], Facts]:
     if args.facts is not None:
         from envcheck import documents
 
@@ -46,7 +49,7 @@ def _begin(args: argparse.Namespace) -> Callable[[], Facts]:
     from envcheck.host import LocalHost
     from envcheck.probes import Collection
 
-    return Collection(LocalHost(), args.python, None).facts
+    return Collection(LocalHost(), args.python, None, meanwhile).facts
 
 
 def _inside(image: str, python: str | None) -> Facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from envcheck.codec import Unknown
 from envcheck.facts import (
@@ -44,6 +44,9 @@ from envcheck.probes import python as interpreters
 from envcheck.probes.together import Later, guarded
 from envcheck.record import replace
 
+if TYPE_CHECKING:
+    from envcheck.probes import binaries
+
 T = TypeVar("T")
 NOT_ASKED = Unknown("not asked for")
 
@@ -71,19 +74,44 @@ def started_by_others(facts: Facts) -> Facts:
 class Collection:
     """One run over a host; what several probes need is read once."""
 
-    def __init__(self, host: Host, python: str | None, only: frozenset[str] | None) -> None:
-        """Start every program; resolve the target interpreter."""
+    def __init__(
+        self,
+        host: Host,
+        python: str | None,
+        only: frozenset[str] | None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Start the programs that need nothing else to be known, the target interpreter's question among them."""
         self.host = host
         self.only = only
+        self._target = interpreters.start(host, python)
         self._docker = self._start("docker", lambda: docker.start(host))
         self._hostname = self._start("resources", lambda: resources.start_hostname(host))
         self._compilers = self._start("compilers", lambda: compilers.start(host))
-        self.target = interpreters.resolve(host, python)
-        directory = None if isinstance(self.target, Unknown) else self.target.executable.rpartition("/")[0]
-        self._directory = directory
-        self._tools = self._start("tools", lambda: tools.start(host, directory))
-        self._toolkits = guarded(lambda: nvcc.start(host, self._sites))
-        self._management = self._start_management() if self.wants("driver") or self.wants("gpus") else None
+        self._toolkits: nvcc.Started | Unknown = NOT_ASKED
+        self._tools: tools.Started | Unknown = NOT_ASKED
+        self._management: Later[nvml.Management] | None = None
+        self._meanwhile = meanwhile
+
+    @cached_property
+    def target(self) -> interpreters.Target | Unknown:
+        """The target interpreter; raises HostError where the one that was named is none."""
+        return self._target()
+
+    def _start_rest(self) -> None:
+        """Start what needs the target; binaries first: copies of this process, which has no threads yet, read them."""
+        directory = self._directory
+        if self.wants("packages") or self.wants("loader"):
+            _ = self._binaries
+        self._tools = self._start("tools", lambda: tools.start(self.host, directory))
+        self._toolkits = guarded(lambda: nvcc.start(self.host, self._sites))
+        if self.wants("driver") or self.wants("gpus"):
+            self._management = self._start_management()
+        self._meanwhile()
+
+    @cached_property
+    def _directory(self) -> str | None:
+        return None if isinstance(self.target, Unknown) else self.target.executable.rpartition("/")[0]
 
     def wants(self, key: str) -> bool:
         """Tell whether a key was asked for."""
@@ -103,6 +131,7 @@ class Collection:
 
     def facts(self) -> Facts:
         """Read the files, then gather what the programs said."""
+        self._start_rest()
         host = self.host
         facts: dict[str, Any] = {  # each value is its probe's; the tests decode the document
             "os": self._ask("os", lambda: self.system),
@@ -110,10 +139,6 @@ class Collection:
             "environment": environment.probe(host.environ) if self.wants("environment") else {},
             "resources": self._ask("resources", lambda: resources.probe(host, self._hostname)),
             "python": self._ask("python", self._python_with_shadows),
-            "packages": self._ask("packages", lambda: self.packages_with_binaries),
-            "loader": self._ask("loader", lambda: self.loader),
-            "cudnn": self._ask("cudnn", lambda: self._copies(libraries.CUDNN)),
-            "nccl": self._ask("nccl", lambda: self._copies(libraries.NCCL)),
             "sources": self._ask("sources", lambda: sources.probe(host, self._known_packages)),
             "manifest": self._ask("manifest", lambda: manifest.probe(host), None),
             "ray": self._ask("ray", lambda: ray.probe(host), None),
@@ -121,8 +146,13 @@ class Collection:
             "toolkits": self._finish("toolkits", self._toolkits, nvcc.finish),
             "compilers": self._finish("compilers", self._compilers, lambda it: compilers.finish(host, it)),
             "tools": self._finish("tools", self._tools, self._finished_tools),
-            "driver": self._ask("driver", self._driver),
             "gpus": self._ask("gpus", self._gpus),
+            # From here on, what waits for the binaries.
+            "packages": self._ask("packages", lambda: self.packages_with_binaries),
+            "loader": self._ask("loader", lambda: self.loader),
+            "cudnn": self._ask("cudnn", lambda: self._copies(libraries.CUDNN)),
+            "nccl": self._ask("nccl", lambda: self._copies(libraries.NCCL)),
+            "driver": self._ask("driver", self._driver),
         }
         return Facts(collected=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), host=_name(host), **facts)
 
@@ -161,29 +191,34 @@ class Collection:
         return () if isinstance(self.packages, Unknown) else self.packages
 
     @cached_property
-    def _binaries(self) -> tuple[tuple[Package, ...] | Unknown, tuple[LoaderEntry, ...] | Unknown]:
-        """The packages with what their binaries say, and which file each library resolves to."""
-        if isinstance(self.python, Unknown) or isinstance(self.packages, Unknown):
-            why = self.python if isinstance(self.python, Unknown) else self.packages
-            return self.packages, why if isinstance(why, Unknown) else ()
-        from envcheck.probes import elf, loader
+    def _binaries(self) -> Callable[[], binaries.Found] | Unknown:
+        """Begin to read the binaries; where that is not possible, why."""
+        python = self.python
+        if isinstance(python, Unknown):
+            return python
+        from envcheck.probes import binaries
 
-        known = self.packages
-        with loader.Processes(self.host, self.python, known) as processes:
-            packages = guarded(lambda: elf.probe(processes, known))
-            entries = guarded(lambda: loader.probe(processes, known))
-        return packages, entries
+        return guarded(lambda: binaries.begin(self.host, python, lambda: self._known_packages))
 
-    @property
+    @cached_property
+    def _found(self) -> binaries.Found | Unknown:
+        """What the binaries said; unknown where they or the packages cannot be read."""
+        begun = self._binaries
+        found = begun if isinstance(begun, Unknown) else guarded(begun)
+        return self.packages if isinstance(self.packages, Unknown) else found
+
+    @cached_property
     def packages_with_binaries(self) -> tuple[Package, ...] | Unknown:
         """The packages of the target; where their binaries cannot be read at all, by their metadata."""
-        found = self._binaries[0]
-        return self.packages if isinstance(found, Unknown) else found
+        packages, found = self.packages, self._found
+        if isinstance(packages, Unknown) or isinstance(found, Unknown):
+            return packages
+        return tuple(found.packages.get(item.name, item) for item in packages)
 
     @property
     def loader(self) -> tuple[LoaderEntry, ...] | Unknown:
         """Which file each library resolves to."""
-        return self._binaries[1]
+        return self._found if isinstance(self._found, Unknown) else self._found.loader
 
     @property
     def _known_loader(self) -> tuple[LoaderEntry, ...]:

@@ -99,9 +99,15 @@ def complete(host: Host, package: Package, places: Sequence[str], modules: dict[
         modules=tuple(module for module in asked if any(_is_there(host, place, module) for place in places)),
         built_for=built_for(host, package),
     )
-    if package.name in WATCHED:
-        package = replace(package, damage=package.damage + _files_gone(host, package))
     return torch(host, package) if package.name == "torch" else package
+
+
+def with_files(host: Host, package: Package) -> Package:
+    """Add what is gone of the files of a package that is watched."""
+    if package.name not in WATCHED:
+        return package
+    gone = _files_gone(host, package)
+    return replace(package, damage=package.damage + gone) if gone else package
 
 
 def _is_there(host: Host, place: str, module: str) -> bool:

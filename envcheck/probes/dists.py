@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from envcheck.codec import Unknown
 from envcheck.facts import Origin, Package, Python
@@ -17,14 +17,16 @@ HEAD_BYTES = 16 << 10
 DISTRIBUTION = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+?)(?:-py[\d.]+)?\.(?P<kind>dist-info|egg-info)$")
 
 
-def probe(host: Host, python: Python | Unknown) -> tuple[Package, ...] | Unknown:
-    """Read every installed package; the first of a name in search order is the one that Python would import."""
+def probe(
+    host: Host, python: Python | Unknown, wanted: Callable[[str], bool] = lambda _: True
+) -> tuple[Package, ...] | Unknown:
+    """Read the installed packages; the first of a name in search order is the one that Python would import."""
     if isinstance(python, Unknown):
         return python
     links = editable.read(host, python.site_packages)
     found: dict[str, Package] = {}
     for site in (*python.site_packages, *links.directories):
-        for package in _site(host, site):
+        for package in _site(host, site, wanted):
             found.setdefault(package.name, package)
     for package in details.without_metadata(host, python.site_packages, set(found)):
         found[package.name] = package
@@ -43,7 +45,7 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _site(host: Host, site: str) -> Iterator[Package]:
+def _site(host: Host, site: str, wanted: Callable[[str], bool]) -> Iterator[Package]:
     """Read one site directory; two dist-infos of one name are one package with a damage."""
     names = host.listdir(site)
     entries = [name for name in names if name.endswith((".dist-info", ".egg-info"))]
@@ -52,7 +54,7 @@ def _site(host: Host, site: str) -> Iterator[Package]:
         stem = entry.rpartition(".")[0].split("-", 1)[0]
         groups.setdefault(normalised(stem), []).append(entry)
     for name, group in groups.items():
-        if not name.startswith("~"):
+        if not name.startswith("~") and wanted(name):
             yield _package(host, site, name, group)
     for package in damage.leftovers(names, groups):
         yield replace(package, location=site)

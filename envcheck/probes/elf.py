@@ -23,27 +23,29 @@ OTHER_CUDA = re.compile(r"_cu(\d+)\b")
 
 
 def probe(processes: Processes, packages: Sequence[Package]) -> tuple[Package, ...]:
-    """Give the packages with their extensions; torch gets its GPU architectures, and its libraries where shadowed."""
+    """Give the packages with their extensions."""
     rows = {name: row.give for row in limits.parse(data.read(TABLE), TABLE).row for name in row.when}
-    reader = _Reader(processes)
-    return tuple(
-        reader.of_torch(package)
-        if package.name == "torch"
-        else reader.of_package(package, rows[package.name])
-        if package.name in rows
-        else package
-        for package in packages
-    )
+    reader = Reader(processes)
+    return tuple(reader.of(package, rows.get(package.name)) for package in packages)
 
 
-class _Reader:
+class Reader:
     """What all packages of one run share."""
 
     def __init__(self, processes: Processes) -> None:
+        """Read nothing yet."""
+        self.host = processes.host
         self._processes = processes
         self._tables = SymbolTables()
 
+    def of(self, package: Package, give: dict[str, str] | None) -> Package:
+        """Add the extensions that a row names; to torch its architectures, and its libraries where shadowed."""
+        if package.name == "torch":
+            return self.of_torch(package)
+        return package if give is None else self.of_package(package, give)
+
     def of_package(self, package: Package, give: dict[str, str]) -> Package:
+        """Add the extensions that a row of the table names."""
         host, site = self._processes.host, package.location
         process = self._processes.bare if give.get("torch") == "no" else self._processes.with_torch
         loads = find(host, site, give.get("loads", ""))

@@ -67,7 +67,22 @@ def _system_site_packages(prefix: str) -> bool:
     return "include-system-site-packages=true" in lines
 
 
-if __name__ == "__main__":
-    import json
+def _json(value: object) -> str:
+    """Write what ``describe`` gives as JSON; importing json would double the time that an interpreter needs."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(_json(key) + ": " + _json(item) for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    units = str(value).encode("utf-16-be", "surrogatepass")
+    codes = [units[at] << 8 | units[at + 1] for at in range(0, len(units), 2)]
+    return '"' + "".join(chr(code) if _is_plain(code) else f"\\u{code:04x}" for code in codes) + '"'
 
-    sys.stdout.write("\n" + json.dumps(describe()) + "\n")
+
+def _is_plain(code: int) -> bool:
+    return code in range(0x20, 0x7F) and chr(code) not in '"\\'
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + _json(describe()) + "\n")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from envcheck.codec import Unknown
 from envcheck.errors import HostError
 from envcheck.facts import Python
-from envcheck.host import Completed, Host, LocalHost
+from envcheck.host import Completed, Host, LocalHost, Pending
 from envcheck.record import dataclass
 
 TIMEOUT_SECONDS = 15.0
@@ -35,17 +36,27 @@ class Target:
 
 def resolve(host: Host, named: str | None) -> Target | Unknown:
     """Find the target interpreter; raise HostError where the one that was named is none."""
+    return start(host, named)()
+
+
+def start(host: Host, named: str | None) -> Callable[[], Target | Unknown]:
+    """Begin to find the target interpreter; raise HostError, here or at the end, where the one named is none."""
     if named is None and isinstance(host, LocalHost):
         from envcheck.probes.interpreter import describe
 
-        return _target(describe())
+        return lambda: _target(describe())
     executable = _executable(host, named) if named else _default(host)
     if executable is None:
-        return Unknown("there is no python3 or python on PATH")
-    found = ask(host, executable)
-    if isinstance(found, Unknown) and named:
-        raise HostError(f"--python {named}: {found.unknown}", fix="name an interpreter or a virtual environment")
-    return found
+        return lambda: Unknown("there is no python3 or python on PATH")
+    asked = ask(host, executable)
+
+    def finish() -> Target | Unknown:
+        found = parse(asked.result(), executable)
+        if isinstance(found, Unknown) and named:
+            raise HostError(f"--python {named}: {found.unknown}", fix="name an interpreter or a virtual environment")
+        return found
+
+    return finish
 
 
 def _executable(host: Host, named: str) -> str:
@@ -78,13 +89,12 @@ def _default(host: Host) -> str | None:
     )
 
 
-def ask(host: Host, executable: str) -> Target | Unknown:
+def ask(host: Host, executable: str) -> Pending:
     """Run interpreter.py there, once, without site and without imports from its packages."""
     from envcheck import data
 
     source = data.read("probes/interpreter.py")
-    done = host.run([executable, "-I", "-S", "-c", source], timeout=TIMEOUT_SECONDS)
-    return parse(done, executable)
+    return host.start([executable, "-I", "-S", "-c", source], timeout=TIMEOUT_SECONDS)
 
 
 def parse(done: Completed, executable: str) -> Target | Unknown:
