@@ -108,9 +108,9 @@ class Staged:
         """Load a library in a process that has imported torch."""
         return ran(self.python, "-c", f"import torch, ctypes; ctypes.CDLL({str(path)!r})", **environ)
 
-    def judged(self, *rules: str, **environ: str) -> list[dict[str, Any]]:
+    def judged(self, *rules: str, stage: str = "launch", **environ: str) -> list[dict[str, Any]]:
         """Run the doctor on this environment; give what it finds wrong by these rules."""
-        argv = ("--python", self.python, "--stage", "launch", "--format", "json", "--only", *rules)
+        argv = ("--python", self.python, "--stage", stage, "--format", "json", "--only", *rules)
         done = ran(sys.executable, "-m", "envcheck", *argv, **environ)
         assert done.returncode in {0, 1, 3}, done.stderr
         outcomes = json.loads(done.stdout)["outcomes"]
