@@ -58,7 +58,7 @@ def test_text_puts_groups_with_errors_first_and_ends_with_the_next_command() -> 
     assert lines.index("toolkit") < lines.index("compiler")
     assert "  ✗ nvcc-missing: there is no nvcc" in lines
     assert "      found     nothing on PATH" in lines
-    assert lines[-1] == "Next: nox -s toolchain"
+    assert lines[-1] == "Next: nox -s toolchain && export A='b c'"
     assert "1 error, 1 rule crashed, 1 warning, 2 rules could not be judged, 2 rules hold" in " ".join(lines)
 
 
