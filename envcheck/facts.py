@@ -15,6 +15,9 @@ Text = str | Unknown
 Number = int | Unknown
 Flag = bool | Unknown
 
+STARTED_BY_OTHERS = Unknown("it depends on how a container of this image is started")
+"""What stands for a fact of an image that its start decides: shared memory, limits, whether GPUs are given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Os:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from envcheck.codec import Unknown
 from envcheck.facts import (
+    STARTED_BY_OTHERS,
     Driver,
     DriverLibrary,
     Facts,
@@ -60,7 +61,7 @@ def collect(host: Host, *, python: str | None = None, only: frozenset[str] | Non
 
 def started_by_others(facts: Facts) -> Facts:
     """Make unknown what depends on how a container of this image is started."""
-    why = Unknown("it depends on how a container of this image is started")
+    why = STARTED_BY_OTHERS
     found = facts.resources
     if not isinstance(found, Unknown):
         found = replace(found, shm_bytes=why, hostname_resolves=why, memory_limit_bytes=why)
