@@ -1,4 +1,4 @@
-"""Check every override against the config of the verl that is installed, and the composed config against itself."""
+"""Check every override against the config of the verl that is installed, and compose it there."""
 
 from __future__ import annotations
 
@@ -144,51 +144,6 @@ def _other_type(wanted: Mapping[str, Any], read: Mapping[str, Any]) -> str | Non
 
 def _interpolation(read: Mapping[str, Any]) -> bool:
     return str(read["value"]).startswith("${")
-
-
-def faults(config: Composed) -> Iterator[str]:
-    """Say where a config contradicts itself, as verl's own trainer would only after its start."""
-    gpus = int(config.get("trainer.n_gpus_per_node", 0)) * int(config.get("trainer.nnodes", 1))
-    yield from _parallel_faults(config, gpus)
-    yield from _batch_faults(config, gpus)
-    for place, name in (
-        ("actor_rollout_ref.actor", "ppo_micro_batch_size"),
-        ("actor_rollout_ref.ref", "log_prob_micro_batch_size"),
-        ("actor_rollout_ref.rollout", "log_prob_micro_batch_size"),
-        ("critic", "ppo_micro_batch_size"),
-    ):
-        if config.get(f"{place}.{name}") is not None and config.get(f"{place}.{name}_per_gpu") is not None:
-            yield f"{place}.{name} and {place}.{name}_per_gpu exclude each other"
-
-
-def _parallel_faults(config: Composed, gpus: int) -> Iterator[str]:
-    tensor = int(config.get("actor_rollout_ref.rollout.tensor_model_parallel_size", 1))
-    if tensor > gpus:
-        yield f"the engine's tensor parallelism of {tensor} needs {tensor} GPUs, the run has {gpus}"
-    elif gpus % tensor:
-        yield f"{gpus} GPUs cannot be divided into groups of {tensor} (the engine's tensor parallelism)"
-    if config.get("actor_rollout_ref.actor.strategy") != "megatron":
-        return
-    for place in ("actor_rollout_ref.actor", "critic"):
-        parts = [int(config.get(f"{place}.megatron.{kind}_model_parallel_size", 1)) for kind in ("tensor", "pipeline")]
-        if gpus % (parts[0] * parts[1]):
-            yield f"{place}.megatron: {gpus} GPUs cannot be divided into tensor {parts[0]} x pipeline {parts[1]}"
-
-
-def _batch_faults(config: Composed, gpus: int) -> Iterator[str]:
-    train = int(config.get("data.train_batch_size", 0))
-    samples = train * int(config.get("actor_rollout_ref.rollout.n", 1))
-    if gpus and samples % gpus:
-        yield f"a batch of {samples} responses cannot be divided by {gpus} GPUs (data.train_batch_size)"
-    if config.get("actor_rollout_ref.actor.use_dynamic_bsz"):
-        return
-    mini = int(config.get("actor_rollout_ref.actor.ppo_mini_batch_size", 0))
-    micro = config.get("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu")
-    if mini > train:
-        yield f"ppo_mini_batch_size {mini} is larger than data.train_batch_size {train}"
-    per_gpu = mini // gpus if gpus else mini
-    if micro and per_gpu % int(micro):
-        yield f"{mini} samples of a mini batch on {gpus} GPUs cannot be divided by a micro batch of {micro}"
 
 
 def as_override(key: str, value: str, found: Installed) -> Override:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from envcheck.errors import EnvcheckError
-from scripts import make_tiny_model, ppo_compose, ppo_preflight, ppo_profiles
+from scripts import make_tiny_model, ppo_compose, ppo_preflight, ppo_profiles, ppo_sizes
 from scripts.ppo_compose import Composed, Installed
 from scripts.ppo_profiles import Override, Profile
 
@@ -78,7 +78,7 @@ def plan(request: Request, environ: Mapping[str, str] | None = None) -> Plan:
         overrides = ppo_profiles.merged(overrides, [logger])
         composed = ppo_compose.compose(request.python, profile.config, overrides, found)
         said = (*said, f"{logger}: wandb is left out, WANDB_API_KEY is not set (WANDB_MODE=offline needs none)")
-    faults = list(ppo_compose.faults(composed))
+    faults = list(ppo_sizes.faults(composed))
     if faults:
         raise EnvcheckError("the config contradicts itself:\n" + "\n".join(f"  {fault}" for fault in faults))
     return Plan(

@@ -10,7 +10,7 @@ import pytest
 
 from envcheck.errors import EnvcheckError, HostError, WorkError
 from scripts import ppo_child, ppo_compose, process
-from scripts.ppo_compose import Composed, as_override, data_faults, faults, key_faults, nearest
+from scripts.ppo_compose import Composed, as_override, data_faults, key_faults, nearest
 from scripts.ppo_plan import Request, plan
 from scripts.ppo_profiles import names, parse_override
 from tests.ppo_cases import composed, installed
@@ -74,43 +74,6 @@ def test_unreadable_override() -> None:
 def test_nearest_orders_by_likeness() -> None:
     found = nearest("critic.ppo_micro_batch_size_per_gp", BASE)
     assert found.startswith(" (nearest: critic.ppo_micro_batch_size_per_gpu")
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        pytest.param(
-            {"actor_rollout_ref__rollout__tensor_model_parallel_size": 2}, "needs 2 GPUs, the run has 1", id="tp"
-        ),
-        pytest.param(
-            {"actor_rollout_ref__rollout__tensor_model_parallel_size": 2, "trainer__n_gpus_per_node": 3},
-            "3 GPUs cannot be divided into groups of 2",
-            id="tp-groups",
-        ),
-        pytest.param({"trainer__n_gpus_per_node": 3}, "64 responses cannot be divided by 3", id="batch"),
-        pytest.param({"actor_rollout_ref__actor__ppo_mini_batch_size": 128}, "128 is larger than", id="mini"),
-        pytest.param({"actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu": 5}, "micro batch of 5", id="micro"),
-        pytest.param({"critic__ppo_micro_batch_size": 16}, "exclude each other", id="both-sizes"),
-        pytest.param(
-            {
-                "actor_rollout_ref__actor__strategy": "megatron",
-                "actor_rollout_ref__actor__megatron": {
-                    "tensor_model_parallel_size": 2,
-                    "pipeline_model_parallel_size": 2,
-                },
-            },
-            "tensor 2 x pipeline 2",
-            id="megatron",
-        ),
-    ],
-)
-def test_contradictions(changes: dict[str, Any], word: str) -> None:
-    assert any(word in fault for fault in faults(composed(**changes))), list(faults(composed(**changes)))
-
-
-def test_a_right_config_has_no_faults() -> None:
-    assert list(faults(composed())) == []
-    assert list(faults(composed(actor_rollout_ref__actor__use_dynamic_bsz=True, data__train_batch_size=1))) == []
 
 
 def test_get() -> None:
