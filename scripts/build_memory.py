@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 from types import TracebackType
 
 PAUSE_SECONDS = 0.5
 PROC = Path("/proc")
+KILLED = re.compile(
+    r"died due to signal 9|Killed signal terminated program|^\s*Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)"
+    r"|internal compiler error: Killed|virtual memory exhausted|cc1plus: out of memory allocating",
+    re.MULTILINE,
+)
+"""What nvcc, g++ and the shell print where a compiler was killed or got no memory."""
+SILENT = re.compile(r"FAILED: (?:\[code=(?:255|137|-9)\] )?[^\n\[]*\n[^\n]*\n\s*(?:\[\d+/\d+\]|ninja: )")
+"""ninja's words where a compiler ended without one of its own: it was killed (255 is what ccache makes of it)."""
+
+
+def kills(proc: Path = PROC) -> int:
+    """Read how many processes the kernel has killed for want of memory: ``oom_kill 3`` in ``/proc/vmstat``."""
+    try:
+        text = (proc / "vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(match[1]) if match else 0
+
+
+def says_killed(text: str) -> bool:
+    """Tell whether a build's output says that a compiler was killed, or got no memory."""
+    return KILLED.search(text) is not None or SILENT.search(text) is not None
 
 
 def parents(proc: Path = PROC) -> dict[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -14,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from envcheck.errors import WorkError
-from scripts import build_cache, build_context, build_tools, process
+from scripts import build_cache, build_context, build_memory, build_tools, process
 from scripts.build_context import Context
 from scripts.build_memory import Meter
 from scripts.build_progress import View
@@ -24,9 +23,8 @@ from scripts.files import write
 CANONICAL = Path("/tmp/envcheck-build")  # noqa: S108  # a name for a mount of its own, nothing is written there
 BUILD_SECONDS = 24 * 3600
 MARK = ".envcheck-build"
-KILLED = re.compile(
-    r"died due to signal 9|Killed signal terminated program|^Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)"
-)
+LAST_LINES = 15
+LINE_WIDTH = 300
 DROPPED = [
     "CPATH",
     "C_INCLUDE_PATH",
@@ -89,7 +87,9 @@ def native(context: Context) -> bool:
 def prepare_tree(context: Context, key: str, tree: Path, source: Path) -> bool:
     """Copy the source to the tree; keep what an interrupted build of the same key left. True where it goes on."""
     mark = tree / MARK
-    if mark.exists() and mark.read_text(encoding="ascii") == key:
+    # Its makefiles name the interpreter's paths, which the key leaves out.
+    what = f"{key} {context.python}\n"
+    if mark.exists() and mark.read_text(encoding="utf-8") == what:
         return True
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(source, tree, symlinks=True)
@@ -97,7 +97,7 @@ def prepare_tree(context: Context, key: str, tree: Path, source: Path) -> bool:
     for path in tree.rglob("*"):
         if not path.is_symlink():
             os.utime(path, (epoch, epoch))
-    write(mark, key)
+    write(mark, what)
     return False
 
 
@@ -205,6 +205,7 @@ def _once(context: Context, *, tree: Path, log: Path, extra: Mapping[str, str]) 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"+ {process.shown(argv)}\n" + "".join(f"+   {name}={value}\n" for name, value in variables.items()))
+    began, kills = log.stat().st_size, build_memory.kills()
     started = time.monotonic()
     with Meter() as meter, _view(context, meter) as view:
         done = process.stream(
@@ -216,7 +217,7 @@ def _once(context: Context, *, tree: Path, log: Path, extra: Mapping[str, str]) 
             each_line=view.line,
         )
     if done.returncode:
-        raise failure(context, done, log)
+        raise failure(context, done, log, began=began, kills=build_memory.kills() - kills)
     after = build_cache.counts(cached)
     return Made(
         wheel=_only_wheel(out),
@@ -248,26 +249,39 @@ def _only_wheel(directory: Path) -> Path:
     return wheels[0]
 
 
-def failure(context: Context, done: process.Done, log: Path) -> WorkError:
-    """Say why a build failed: killed for memory, or the cause that its log names, the last lines and the log's path."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+def failure(context: Context, done: process.Done, log: Path, *, began: int = 0, kills: int = 0) -> WorkError:
+    """Say why a build failed: killed for memory, or the cause that its log names, the last lines and the log's path.
+
+    ``began`` is where this attempt starts in the log, ``kills`` what the kernel killed meanwhile, on the whole host.
+    """
+    with log.open("rb") as file:
+        file.seek(began)
+        text = file.read().decode(errors="replace")
     what = f"building {context.component.name} {context.component.version} ended with exit code {done.returncode}"
-    if done.killed or any(KILLED.search(line) for line in text.splitlines()[-400:]):
+    cause = _explained(log, began)
+    if done.killed or build_memory.says_killed(text) or (kills and not cause):
         gib = context.recipe.memory_per_job_bytes / 2**30
-        memory = (
-            f"the kernel killed a compiler for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
-        )
+        who = "the kernel killed a compiler" if kills else "a compiler was killed, as the kernel does it,"
+        memory = f"{who} for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
         return KilledError(f"{what}: {memory}", fix=f"give it more memory, or --jobs 1; the log is {log}")
-    cause = _explained(log)
-    last = "\n".join(f"    {line}" for line in done.tail[-15:])
+    last = "\n".join(f"    {line}" for line in telling(text))
     return WorkError(f"{what}\n{cause}{last}", fix=f"the whole log is {log}")
 
 
-def _explained(log: Path) -> str:
+def telling(text: str) -> list[str]:
+    """Give the lines that tell most: from the first object that failed on, else the last ones; long lines cut."""
+    lines = text.splitlines()
+    first = next((index for index, line in enumerate(lines) if line.lstrip().startswith("FAILED: ")), None)
+    some = lines[-LAST_LINES:] if first is None else lines[first : first + LAST_LINES]
+    return [line if len(line) <= LINE_WIDTH else f"{line[:LINE_WIDTH]} …" for line in some]
+
+
+def _explained(log: Path, began: int) -> str:
     """Give the cause as ``envcheck explain`` names it; empty where it knows none."""
     from envcheck.explain import explain  # only after a failure
 
     with log.open("rb") as file:
+        file.seek(began)
         matches = explain(file).matches
     first = next((match for match in matches if not match.harmless), None)
     return f"cause: {first.summary} ({first.rule})\n" if first else ""

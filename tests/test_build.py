@@ -170,7 +170,7 @@ def test_memory_that_runs_out_is_said_and_tried_again_with_half_the_jobs(
     pip[0].append((said, 1))
     entry = build_steps.build(context(), order)
     out = capsys.readouterr().out
-    assert "killed a compiler for want of memory (8 jobs, 6 GiB planned for each)" in out
+    assert "for want of memory (8 jobs, 6 GiB planned for each)" in out
     assert "trying once more with 4 instead of 8 jobs" in out
     assert entry.receipt["jobs"] == 4
     assert [environ["MAX_JOBS"] for environ in pip[1]] == ["8", "4"]
