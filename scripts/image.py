@@ -10,23 +10,30 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import cli, process
+from scripts import cli, image_defaults, process
 from scripts.base_image import EPOCH
 from scripts.cache import ROOT, cache
+from scripts.image_result import STEP, Times, show, summary
 
-TARGETS = ("toolchain", "builder", "wheelhouse", "runtime", "doctor", "train")
-DISK_BYTES = {"toolchain": 12 << 30, "wheelhouse": 20 << 30, "runtime": 12 << 30, "doctor": 12 << 30, "train": 40 << 30}
+WHEELS = ("torch-memory-saver", "flashinfer", "flash-attn", "transformer-engine", "megatron", "apex", "verl")
+DISK_BYTES = {
+    "toolchain": 4 << 30,
+    "builder": 12 << 30,
+    "wheel": 12 << 30,
+    "wheelhouse": 20 << 30,
+    "runtime": 6 << 30,
+    "doctor": 4 << 30,
+    "train": 40 << 30,
+}
 """Free space that a first build of the target takes at its peak; measured for the seed stack, rounded up."""
 MEMORY_BYTES = 4 << 30
 BUILD_SECONDS = 6 * 3600
 BUILDX = "install docker-buildx (docker-buildx-plugin in Docker's own packages)"
-STEP = re.compile(r"^#(\d+) \[(?:[\w./-]+ )?([\w-]+) +\d+/\d+\]")
-DONE = re.compile(r"^#(\d+) DONE ([\d.]+)s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +43,6 @@ class Engine:
     version: str
     buildx: bool
     root: str
-
-
-@dataclass(kw_only=True)
-class Times:
-    """Seconds per stage, read from BuildKit's plain progress lines: ``#12 [train 3/5] RUN …``, ``#12 DONE 8.1s``."""
-
-    stages: dict[str, float] = field(default_factory=dict)
-    cached: int = 0
-    _names: dict[str, str] = field(default_factory=dict)
-
-    def read(self, line: str) -> None:
-        """Take one line in."""
-        if step := STEP.match(line):
-            self._names[step[1]] = step[2]
-        elif (done := DONE.match(line)) and done[1] in self._names:
-            name = self._names[done[1]]
-            self.stages[name] = self.stages.get(name, 0.0) + float(done[2])
-        elif line.startswith("#") and line.endswith(" CACHED"):
-            self.cached += 1
 
 
 def engine() -> Engine:
@@ -115,10 +103,7 @@ def _memory() -> int:
 
 def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
     """Build arguments; the base is the stack's digest unless one is named."""
-    devel = next((image for image in stack.images if image.role == "devel"), None)
-    base = given.base_image or (f"{devel.tag}@{devel.digest}" if devel else None)
-    if base is None:
-        raise EnvcheckError(f"{stack.name} names no base image", fix="pass --base-image REF")
+    base = given.base_image or image_defaults.base_of(stack)
     _check_base(base, stack)
     return {
         "STACK": stack.name,
@@ -126,9 +111,21 @@ def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
         "TRAINER": given.trainer,
         "BASE_IMAGE": base,
         "ARCHS": given.archs or ";".join(stack.archs),
+        "PYTHON": given.python,
+        "COMPONENT": given.component,
         "MISSING": " ".join(given.allow_missing),
+        "FROM_SDIST": " ".join(given.from_sdist),
+        "BASE_DIGEST": "" if "@" in base else local_digest(base),
         "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", str(EPOCH)),
     }
+
+
+def local_digest(base: str) -> str:
+    """Give the digest of a base that this engine has; empty where it is still to be pulled."""
+    try:
+        return process.output(["docker", "image", "inspect", "--format", "{{.Id}}", base], timeout=20).strip()
+    except WorkError:
+        return ""
 
 
 def _check_base(base: str, stack: stacks.Stack) -> None:
@@ -172,7 +169,7 @@ def build(argv: Sequence[str], log: Path) -> Times:
     """Run the build; its lines go to the log and, shortened, to stderr."""
     times = Times()
 
-    def show(line: str) -> None:
+    def shown(line: str) -> None:
         times.read(line)
         if STEP.match(line) or "ERROR" in line:
             print(line[:160], file=sys.stderr, flush=True)
@@ -180,7 +177,7 @@ def build(argv: Sequence[str], log: Path) -> Times:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"+ {process.shown(argv)}\n", encoding="utf-8")
     environ = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
-    done = process.stream(argv, timeout=BUILD_SECONDS, environ=environ, cwd=ROOT, log=log, each_line=show)
+    done = process.stream(argv, timeout=BUILD_SECONDS, environ=environ, cwd=ROOT, log=log, each_line=shown)
     if done.returncode:
         end = "\n".join(done.tail[-25:])
         raise WorkError(
@@ -190,64 +187,14 @@ def build(argv: Sequence[str], log: Path) -> Times:
     return times
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One layer: its size and the instruction that made it."""
-
-    bytes: int
-    made_by: str
-
-
-def layers(ref: str) -> list[Layer]:
-    """Sizes per layer, as `docker history` tells them, largest last instruction first."""
-    text = process.output(
-        ["docker", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", ref]
-    )
-    rows = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    return [Layer(bytes=int(size), made_by=made) for size, made in rows if size.isdigit() and int(size)]
-
-
-def summary(ref: str, times: Times, seconds: float) -> dict[str, object]:
-    """Give what a person or a pipeline wants to know of the result."""
-    found = json.loads(process.output(["docker", "image", "inspect", ref]))[0]
-    sizes = layers(ref)
-    return {
-        "version": 1,
-        "reference": ref,
-        "digest": found["Id"],
-        "bytes": sum(layer.bytes for layer in sizes),
-        "layers": [{"bytes": layer.bytes, "made_by": layer.made_by[:120]} for layer in sizes],
-        "seconds": round(seconds, 1),
-        "stages": {name: round(value, 1) for name, value in sorted(times.stages.items())},
-        "cached_steps": times.cached,
-    }
-
-
-def show(result: Mapping[str, object]) -> str:
-    """Write the summary for people."""
-    lines = [f"{result['reference']}  {result['digest']}  {_gib(result['bytes'])} in {result['seconds']} s"]
-    layers_found = result["layers"]
-    assert isinstance(layers_found, list)  # noqa: S101  # summary() made it
-    lines += [f"  {_gib(layer['bytes']):>10}  {layer['made_by'][:90]}" for layer in layers_found]
-    stages_found = result["stages"]
-    assert isinstance(stages_found, dict)  # noqa: S101
-    lines += [f"  {seconds:>8.1f} s  stage {name}" for name, seconds in stages_found.items()]
-    lines.append(f"  {result['cached_steps']} steps came from the cache")
-    return "\n".join(lines)
-
-
-def _gib(size: object) -> str:
-    assert isinstance(size, int)  # noqa: S101
-    return f"{size / (1 << 20):.1f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.2f} GiB"
-
-
 def parser() -> argparse.ArgumentParser:
     """Give the command line."""
     it = argparse.ArgumentParser(prog="nox -s image --", description=__doc__)
     it.add_argument("--stack", default=stacks.DEFAULT_STACK)
     it.add_argument("--engine", default="sglang")
     it.add_argument("--trainer", default="fsdp")
-    it.add_argument("--target", choices=TARGETS, default="train")
+    it.add_argument("--target", choices=tuple(DISK_BYTES), default="train")
+    it.add_argument("--component", choices=WHEELS, default=WHEELS[0], help="what --target wheel builds (%(default)s)")
     it.add_argument("--tag", help="name of the result (default: envcheck/TARGET:STACK-ENGINE-TRAINER)")
     it.add_argument("--base-image", help="devel base, as `nox -s base-image` makes one (default: the stack's digest)")
     it.add_argument("--archs", help="compute capabilities, as 8.0;9.0 (default: the stack's)")
@@ -255,6 +202,12 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--mirrors", type=Path, help="directory of git mirrors and sdists, for sites without GitHub")
     it.add_argument(
         "--allow-missing", action="append", default=[], metavar="COMPONENT", help="leave it out, and label it"
+    )
+    it.add_argument(
+        "--from-sdist", action="append", default=[], metavar="COMPONENT", help="compile what the lock takes as a wheel"
+    )
+    it.add_argument(
+        "--python", default=image_defaults.PYTHON, help="interpreter of the base, for the environment (%(default)s)"
     )
     it.add_argument("--ca", type=Path, help="the site's CA bundle, given to the build as a secret")
     it.add_argument("--pip-conf", type=Path, help="pip.conf with the site's index, given to the build as a secret")
@@ -265,6 +218,11 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--no-cache", action="store_true")
     it.add_argument("--force", action="store_true", help="build although disk or memory look too small")
     it.add_argument("--dry-run", action="store_true", help="print the command")
+    it.add_argument(
+        "--write-defaults",
+        action="store_true",
+        help="only write the stack's values into docker/Dockerfile and the bake file",
+    )
     it.add_argument("--format", choices=("text", "json"), default="text")
     return it
 
@@ -276,6 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for kind, name, known in (("engine", given.engine, stack.engines), ("trainer", given.trainer, stack.trainers)):
         if name not in known:
             raise EnvcheckError(f"{stack.name} has no {kind} {name!r}", fix=f"take one of: {', '.join(known)}")
+    if given.write_defaults:
+        print("\n".join(str(path) for path in image_defaults.write(stack)) or "nothing to change")
+        return 0
     values = arguments(given, stack)
     found = engine()
     if not given.force:

@@ -6,14 +6,14 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import base_image, image, image_check, process, toolchain
+from scripts import base_image, image, image_check, image_defaults, image_result, process, toolchain
 from scripts.cache import ROOT
 
 SEED = stacks.load("verl-sglang-cu124")
@@ -82,7 +82,8 @@ def test_preflight_stops_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
         image.preflight("doctor", "/no/such/place", available=64 << 30)
 
 
-def test_command_of_buildx() -> None:
+def test_command_of_buildx(docker: Docker) -> None:
+    docker.answers["image inspect"] = "sha256:abc\n"
     given = parse("--base-image", "envcheck/cuda:12.4-devel-bookworm", "--prebuilt", "w", "--ca", "c.pem", "--no-cache")
     values = image.arguments(given, SEED)  # type: ignore[arg-type]
     line = " ".join(image.command(given, values, BUILDX))  # type: ignore[arg-type]
@@ -90,6 +91,7 @@ def test_command_of_buildx() -> None:
     assert "--build-arg BASE_IMAGE=envcheck/cuda:12.4-devel-bookworm" in line
     assert "--build-context prebuilt=w" in line
     assert "--secret id=ca,src=c.pem" in line
+    assert "--build-arg BASE_DIGEST=sha256:abc" in line
     assert "--no-cache" in line
     assert line.endswith("--load .")
 
@@ -126,7 +128,7 @@ def test_wrong_names_list_the_right_ones(wrong: list[str]) -> None:
 
 
 def test_times_are_read_from_progress_lines() -> None:
-    times = image.Times()
+    times = image_result.Times()
     for line in (
         "#7 [base 2/2] RUN --mount=type=bind sh /run/x",
         "#7 0.288 (Reading database ...",
@@ -147,10 +149,10 @@ def test_summary_and_its_words(docker: Docker) -> None:
         "image inspect": json.dumps([{"Id": "sha256:abc"}]),
         "docker history": "1073741824\tRUN one\n0\tENV x\n2048\tCOPY y\n<missing>\n",
     }
-    times = image.Times(stages={"train": 2.0})
-    result = image.summary("ref", times, 12.34)
+    times = image_result.Times(stages={"train": 2.0})
+    result = image_result.summary("ref", times, 12.34)
     assert result["bytes"] == 1073741824 + 2048
-    words = image.show(result)
+    words = image_result.show(result)
     assert "1.00 GiB" in words
     assert "stage train" in words
 
@@ -345,14 +347,40 @@ def test_dockerfile_pulls_nothing_but_the_base() -> None:
         "${BASE_IMAGE}",
         "${RUNTIME_IMAGE}",
         "wheels-${TRAINER}",
+        "wheel-${COMPONENT}",
     }
+    assert {f"wheel-{name}" for name in image.WHEELS} <= stages
     assert {"wheels-fsdp", "wheels-megatron", "slim"} <= stages
     copied = set(re.findall(r"from=([\w-]+)", text))
     assert copied <= stages
 
 
-def test_dockerfile_default_base_is_the_stack_s() -> None:
-    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
-    devel = next(item for item in SEED.images if item.role == "devel")
-    assert f"ARG BASE_IMAGE={devel.tag}@{devel.digest}\n" in text
-    assert f"{devel.tag}@{devel.digest}" in (ROOT / "docker/docker-bake.hcl").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("path", "put"),
+    [
+        pytest.param(image_defaults.DOCKERFILE, image_defaults.in_dockerfile, id="Dockerfile"),
+        pytest.param(image_defaults.BAKE, image_defaults.in_bake, id="bake"),
+    ],
+)
+def test_committed_defaults_are_the_stack_s(path: Path, put: Callable[[str, dict[str, str]], str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert put(text, image_defaults.defaults(SEED)) == text, "run nox -s image -- --write-defaults"
+    other = {"BASE_IMAGE": "other/base:1", "ARCHS": "9.0"}
+    assert put(put(text, other), image_defaults.defaults(SEED)) == text
+    assert "other/base:1" in put(text, other)
+
+
+def test_every_default_stands_in_the_dockerfile() -> None:
+    head = image_defaults.DOCKERFILE.read_text(encoding="utf-8").partition("\nFROM ")[0]
+    assert set(image_defaults.defaults(SEED)) <= set(re.findall(r"^ARG (\w+)=", head, re.MULTILINE))
+
+
+def test_write_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "Dockerfile"
+    copy.write_text("ARG STACK=old\nARG ARCHS=\nFROM x\nARG STACK=kept\n", encoding="ascii")
+    monkeypatch.setattr(image_defaults, "DOCKERFILE", copy)
+    assert image.main(["--write-defaults"]) == 0
+    assert capsys.readouterr().out.strip() == str(copy)
+    assert copy.read_text() == f'ARG STACK={SEED.name}\nARG ARCHS="8.0;9.0"\nFROM x\nARG STACK=kept\n'
+    assert image.main(["--write-defaults"]) == 0
+    assert "nothing to change" in capsys.readouterr().out

@@ -2,84 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
 
-from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import base_image, image, image_check, process
+from scripts import files, image, image_check, process
 from scripts.cache import ROOT
+from tests.image_cases import BUILD_SECONDS, base, build, cuda_base, engine, exists, remove, tag_of
+
+__all__ = ["base", "cuda_base", "engine"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
 
-STACK = stacks.load("verl-sglang-cu124")
-CUDA_BASE = f"envcheck/cuda:{STACK.cuda.default}-devel-{base_image.SUITE}"
-BUILD_SECONDS = 900
 OF_THE_IMAGE = ("os", "environment", "toolkits", "cudnn", "nccl", "compilers", "python", "packages", "loader")
 """Facts that do not depend on how a container is started."""
-OF_THE_START = frozenset({"driver-too-old", "flash-attn-wheel-missing"})
-"""Rules that ask for the driver, which an image at rest has not."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> image.Engine:
-    """The engine, or a skip that says why there is none."""
-    if shutil.which("docker") is None:
-        pytest.skip("docker is not installed")
-    try:
-        return image.engine()
-    except EnvcheckError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def base(engine: image.Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bookworm with the packages of apt.txt and no CUDA toolkit; kept under its packages' hash for the next run."""
-    packages = STACK.apt[f"debian-{base_image.SUITE}"]
-    tag = f"envcheck/test-base:{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
-    if _exists(tag):
-        return tag
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("mmdebstrap is not installed")
-    place = tmp_path_factory.mktemp("base")
-    empty = place / "no-toolkit"
-    empty.mkdir()
-    made = base_image.Base(role="devel", stack=STACK, toolkit=empty)
-    base_image.bootstrap(made, place / "root.tar", None)
-    base_image.compose(made, place / "root.tar", place / "image.tar")
-    process.output(["docker", "import", str(place / "image.tar"), tag], timeout=BUILD_SECONDS)
-    shutil.rmtree(place)
-    return tag
+OF_THE_START = frozenset({"driver-too-old", "flash-attn-wheel-missing", "container-start"})
+"""Rules that ask for the driver, which an image at rest has not, or for the start itself."""
 
 
 @pytest.fixture(scope="module")
 def doctor(base: str) -> Iterator[str]:
     """The doctor's image, removed afterwards."""
-    yield (tag := _build("doctor", base, "envcheck/test:doctor"))
-    process.output(["docker", "rmi", tag])
-
-
-def _exists(tag: str) -> bool:
-    return bool(process.output(["docker", "image", "ls", "--quiet", tag]).strip())
-
-
-def _arguments(target: str, base: str, tag: str, *more: str) -> list[str]:
-    line = ["--target", target, "--base-image", base, "--tag", tag, "--network", "host", "--force", *more]
-    authority = os.environ.get("SSL_CERT_FILE", "")
-    return [*line, "--ca", authority] if Path(authority).is_file() else line
-
-
-def _build(target: str, base: str, tag: str, *more: str) -> str:
-    assert image.main(_arguments(target, base, tag, *more)) == 0
-    return tag
+    yield (tag := build("doctor", base, tag_of("doctor")))
+    remove(tag)
 
 
 def _run(tag: str, *command: str, entry: str | None = None) -> str:
@@ -125,16 +81,16 @@ def test_doctor_image_is_clean(claim: Any, doctor: str) -> None:
 
 
 def test_toolchain_has_the_locked_tools(base: str) -> None:
-    tag = _build("toolchain", base, "envcheck/test:toolchain")
+    tag = build("toolchain", base, tag_of("toolchain"))
     locked = next(line for line in (ROOT / "lockfiles/tools.txt").read_text().splitlines() if line.startswith("uv=="))
     try:
         assert _run(tag, "uv", "--version").split()[1] == locked.split("==")[1].split()[0]
         assert "g++" in _run(tag, "g++", "--version")
     finally:
-        process.output(["docker", "rmi", tag])
+        remove(tag)
 
 
-@pytest.mark.parametrize("target", ["doctor"])
+@pytest.mark.parametrize("target", ["doctor", "toolchain"])
 def test_two_builds_without_cache_are_the_same_bytes(
     target: str, base: str, engine: image.Engine, tmp_path: Path
 ) -> None:
@@ -143,14 +99,14 @@ def test_two_builds_without_cache_are_the_same_bytes(
     sums = []
     for name in ("one.tar", "two.tar"):
         out = tmp_path / name
-        _build(target, base, "envcheck/test:same", "--no-cache", "--output", _oci(out))
+        build(target, base, tag_of("same"), "--no-cache", "--output", _oci(out))
         sums.append(_digest(out, tmp_path))
         out.unlink()
     assert sums[0] == sums[1]
 
 
 def _oci(out: Path) -> str:
-    return f"type=oci,dest={out},rewrite-timestamp=true"
+    return f"type=oci,dest={out},rewrite-timestamp=true,compression=uncompressed"
 
 
 def _digest(archive: Path, place: Path) -> str:
@@ -161,27 +117,27 @@ def _digest(archive: Path, place: Path) -> str:
 
 
 def test_a_failing_stage_leaves_no_tag_and_the_old_one_alone(base: str, tmp_path: Path) -> None:
-    other, tag = "envcheck/test-base:other", "envcheck/test:failing"
+    other, tag = tag_of("other"), tag_of("failing")
     (tmp_path / "os-release").write_text("ID=debian\nVERSION_CODENAME=forky\n", encoding="ascii")
     (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY os-release /etc/os-release\n", encoding="ascii")
     environ = {**os.environ, "DOCKER_BUILDKIT": "1"}
     process.output(["docker", "build", "-t", other, str(tmp_path)], timeout=BUILD_SECONDS, environ=environ)
     try:
         with pytest.raises(WorkError, match=r"apt\.txt has no packages for debian-forky"):
-            _build("doctor", other, tag)
-        assert not _exists(tag)
+            build("doctor", other, tag)
+        assert not exists(tag)
         process.output(["docker", "tag", base, tag])
         with pytest.raises(WorkError, match="debian-forky"):
-            _build("doctor", other, tag)
+            build("doctor", other, tag)
         assert image_check.inspect(tag).history == image_check.inspect(base).history
     finally:
-        process.stream(["docker", "rmi", other, tag], timeout=60)
+        remove(other, tag)
 
 
 def test_a_base_that_does_not_exist(engine: image.Engine) -> None:
     with pytest.raises(WorkError, match="no-such-base"):
-        _build("doctor", "localhost:9/envcheck/no-such-base:1", "envcheck/test:nothing")
-    assert not _exists("envcheck/test:nothing")
+        build("doctor", "localhost:9/envcheck/no-such-base:1", tag_of("nothing"))
+    assert not exists(tag_of("nothing"))
 
 
 def test_no_engine_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,37 +148,39 @@ def test_no_engine_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatc
         image.main(["--target", "doctor"])
 
 
-@pytest.fixture(scope="module")
-def cuda_base(engine: image.Engine) -> str:
-    """The base with CUDA that `nox -s base-image` made."""
-    if not _exists(CUDA_BASE):
-        pytest.skip(f"there is no {CUDA_BASE}: nox -s base-image")
-    return CUDA_BASE
-
-
-@pytest.mark.toolchain
 def test_runtime_image_compiles_a_kernel_as_a_user(cuda_base: str) -> None:
-    tag = _build("runtime", cuda_base, "envcheck/test:runtime")
+    tag = build("runtime", cuda_base, tag_of("runtime"))
     script = "echo '__global__ void f(float *x) { *x += 1; }' > f.cu && nvcc -arch=sm_90 -cubin -o f f.cu && head -c4 f"
     argv = ["docker", "run", "--rm", "--network", "none", "--user", "48213:0", "--workdir", "/home/trainer", tag]
     try:
         assert process.output([*argv, "sh", "-c", script], timeout=120) == "\x7fELF"
     finally:
-        process.output(["docker", "rmi", tag])
+        remove(tag)
 
 
-@pytest.mark.toolchain
 @pytest.mark.build
-@pytest.mark.skipif("ENVCHECK_MIRRORS" not in os.environ, reason="ENVCHECK_MIRRORS names no git mirrors")
-def test_wheelhouse_stage_compiles_against_the_locked_torch(
+def test_a_wheel_stage_compiles_against_cuda_and_the_locked_torch(
     cuda_base: str, engine: image.Engine, tmp_path: Path
 ) -> None:
     if not engine.buildx:
         pytest.skip("--output needs buildx")
-    more = ["--archs", "9.0", "--allow-missing", "flash-attn", "--mirrors", os.environ["ENVCHECK_MIRRORS"]]
-    _build("wheelhouse", cuda_base, "envcheck/test:house", *more, "--output", f"type=local,dest={tmp_path}")
-    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("receipt.json")]
-    built = {found["inputs"]["component"]: found for found in receipts}
-    assert "flash-attn" not in built
-    assert built["torch-memory-saver"]["inputs"]["torch"].startswith("2.5.1")
-    assert sorted(found["wheel"]["file"] for found in receipts) == sorted(path.name for path in tmp_path.rglob("*.whl"))
+    name = "torch-memory-saver"
+    more = ["--component", name, "--from-sdist", name, "--archs", "9.0"]
+    build("wheel", cuda_base, tag_of("wheel"), *more, "--output", f"type=local,dest={tmp_path}")
+    (receipt,) = (json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("receipt.json"))
+    (wheel,) = tmp_path.rglob("*.whl")
+    given = receipt["inputs"]
+    assert given["component"] == name
+    assert given["cuda"].startswith("12.4.")
+    assert given["torch"].startswith("2.5.1")
+    assert (receipt["wheel"]["file"], receipt["wheel"]["sha256"]) == (wheel.name, files.sha256(wheel))
+    assert "libcuda.so.1" in _needed(wheel)
+
+
+def _needed(wheel: Path) -> set[str]:
+    """Libraries that the wheel's one extension asks the loader for."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (item for item in archive.namelist() if item.endswith(".so"))
+        dynamic = ELFFile(io.BytesIO(archive.read(name))).get_section_by_name(".dynamic")
+    assert isinstance(dynamic, DynamicSection)
+    return {str(vars(tag)["needed"]) for tag in dynamic.iter_tags("DT_NEEDED")}
