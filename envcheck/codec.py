@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import types
 import typing
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NoReturn, TypeVar
 
 from envcheck.errors import DataError
@@ -72,74 +73,111 @@ def fields_of(cls: typing.Hashable) -> dict[str, tuple[Any, bool]]:
     return {name: (hints[name], required) for name, required in names_of(cls).items()}
 
 
+Place = tuple[Any, ...]
+"""Where a value stands: ``(document,)``, or ``(place, key)``. It becomes a Where only when something is wrong there."""
+Reader = Callable[[Any, Place], Any]
+
+
+def _where(place: Place) -> Where:
+    return place[0] if len(place) == 1 else _where(place[0]).at(place[1])
+
+
 def decode(kind: Any, value: Any, where: Where) -> Any:  # noqa: ANN401  # any annotation, any document
     """Turn ``value`` into ``kind``: a dataclass, tuple, dict, union or scalar; raise DataError naming the key."""
+    return _reader(kind)(value, (where,))
+
+
+@cache
+def _reader(kind: Any) -> Reader:  # noqa: ANN401
+    """Give what decodes a kind; an annotation is taken apart once, not at every value."""
     origin = typing.get_origin(kind)
     if origin in {types.UnionType, typing.Union}:
-        return _decode_union(typing.get_args(kind), value, where)
+        return _union_reader(typing.get_args(kind))
     if origin is tuple:
-        return _decode_tuple(typing.get_args(kind), value, where)
+        return _tuple_reader(_reader(typing.get_args(kind)[0]))
     if origin is dict:
-        return _decode_dict(typing.get_args(kind)[1], value, where)
+        return _dict_reader(_reader(typing.get_args(kind)[1]))
     if origin is typing.Literal:
-        return _decode_literal(typing.get_args(kind), value, where)
+        return _literal_reader(typing.get_args(kind))
     if names_of(kind):
-        return _decode_dataclass(typing.cast("type", kind), value, where)
-    return _decode_scalar(kind, value, where)
+        return partial(_read_dataclass, kind)
+    return _scalar_reader(kind)
 
 
-def _decode_scalar(kind: Any, value: Any, where: Where) -> Any:  # noqa: ANN401
-    if kind is Any:
+def _scalar_reader(kind: Any) -> Reader:  # noqa: ANN401
+    def read(value: Any, place: Place) -> Any:  # noqa: ANN401
+        if type(value) is kind or kind is Any:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+        raise _where(place).fault(SCALARS.get(kind, str(kind)), value)
+
+    return read
+
+
+def _literal_reader(allowed: tuple[Any, ...]) -> Reader:
+    def read(value: Any, place: Place) -> Any:  # noqa: ANN401
+        if value not in allowed:
+            raise _where(place).fault("one of " + ", ".join(map(str, allowed)), value)
         return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise where.fault(SCALARS.get(kind, str(kind)), value)
-    return value
+
+    return read
 
 
-def _decode_literal(allowed: tuple[Any, ...], value: Any, where: Where) -> Any:  # noqa: ANN401
-    if value not in allowed:
-        raise where.fault("one of " + ", ".join(map(str, allowed)), value)
-    return value
+def _tuple_reader(item: Reader) -> Reader:
+    def read(value: Any, place: Place) -> tuple[Any, ...]:  # noqa: ANN401
+        if not isinstance(value, (list, tuple)):
+            raise _where(place).fault("a list", value)
+        return tuple([item(each, (place, index)) for index, each in enumerate(value)])
+
+    return read
 
 
-def _decode_tuple(args: tuple[Any, ...], value: Any, where: Where) -> tuple[Any, ...]:  # noqa: ANN401
-    if not isinstance(value, (list, tuple)):
-        raise where.fault("a list", value)
-    return tuple(decode(args[0], item, where.at(index)) for index, item in enumerate(value))
+def _dict_reader(item: Reader) -> Reader:
+    def read(value: Any, place: Place) -> dict[str, Any]:  # noqa: ANN401
+        if not isinstance(value, dict):
+            raise _where(place).fault("a table", value)
+        return {key: item(each, (place, key)) for key, each in value.items()}
+
+    return read
 
 
-def _decode_dict(kind: Any, value: Any, where: Where) -> dict[str, Any]:  # noqa: ANN401
+def _union_reader(args: tuple[Any, ...]) -> Reader:
+    readers = [_reader(arg) for arg in args if arg is not Unknown and arg is not type(None)]
+    may_be_unknown = Unknown in args
+
+    def read(value: Any, place: Place) -> Any:  # noqa: ANN401
+        if may_be_unknown and isinstance(value, dict) and value.keys() == {"unknown"}:
+            return Unknown(str(value["unknown"]))
+        for reader in readers[:-1]:
+            try:
+                return reader(value, place)
+            except DataError:
+                continue
+        return readers[-1](value, place)
+
+    return read
+
+
+@cache
+def _readers(cls: typing.Hashable) -> tuple[dict[str, Reader], frozenset[str]]:
+    """What decodes each field, and the fields that must be there."""
+    fields = fields_of(cls)
+    required = frozenset(name for name, (_, needed) in fields.items() if needed)
+    return {name: _reader(kind) for name, (kind, _) in fields.items()}, required
+
+
+def _read_dataclass(cls: type[T], value: Any, place: Place) -> T:  # noqa: ANN401
     if not isinstance(value, dict):
-        raise where.fault("a table", value)
-    return {key: decode(kind, item, where.at(key)) for key, item in value.items()}
-
-
-def _decode_union(args: tuple[Any, ...], value: Any, where: Where) -> Any:  # noqa: ANN401
-    if Unknown in args and isinstance(value, dict) and set(value) == {"unknown"}:
-        return Unknown(str(value["unknown"]))
-    rest = [arg for arg in args if arg is not Unknown and arg is not type(None)]
-    for arg in rest[:-1]:
-        try:
-            return decode(arg, value, where)
-        except DataError:
-            continue
-    return decode(rest[-1], value, where)
-
-
-def _decode_dataclass(cls: type[T], value: Any, where: Where) -> T:  # noqa: ANN401
-    if not isinstance(value, dict):
-        raise where.fault("a table", value)
-    fields = fields_of(typing.cast("typing.Hashable", cls))
-    for key in value:
-        if key not in fields:
-            known = ", ".join(fields)
-            raise where.at(key).fault(f"one of the keys {known}", "no such key")
-    for key, (_, required) in fields.items():
-        if required and key not in value:
-            raise where.at(key).fault("a value", "no such key")
-    return cls(**{key: decode(fields[key][0], item, where.at(key)) for key, item in value.items()})
+        raise _where(place).fault("a table", value)
+    readers, required = _readers(typing.cast("typing.Hashable", cls))
+    if not value.keys() <= readers.keys():
+        strange = next(key for key in value if key not in readers)
+        raise _where((place, strange)).fault(f"one of the keys {', '.join(readers)}", "no such key")
+    if not required <= value.keys():
+        missing = next(key for key in readers if key in required and key not in value)
+        raise _where((place, missing)).fault("a value", "no such key")
+    return cls(**{key: readers[key](item, (place, key)) for key, item in value.items()})
 
 
 def encode(value: Any) -> Any:  # noqa: ANN401  # any fact

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import marshal
 import os
-from typing import Protocol, cast
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import envcheck
 
 ROOT = os.path.dirname(envcheck.__file__)  # hot path: pathlib is not needed for a join
+FORMAT = 1
 
 
 class _Loader(Protocol):
@@ -25,6 +30,51 @@ def read_bytes(name: str) -> bytes:
     assert spec is not None  # noqa: S101  # every imported package has one
     # The loader's own get_data needs none of the 25 ms that importing importlib.resources costs.
     return cast("_Loader", spec.loader).get_data(os.path.join(ROOT, *name.split("/")))
+
+
+def parsed(name: str, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Give a shipped document, parsed; kept beside Python's compiled modules, and valid as long as they would be.
+
+    Parsing the tables that one run of the doctor needs would take as long as starting two bare interpreters.
+    """
+    path = os.path.join(ROOT, *name.split("/"))
+    try:
+        status = os.stat(path)
+    except OSError:  # in an archive
+        return parse(read(name))
+    state = [FORMAT, status.st_mtime_ns, status.st_size]
+    directory, file = os.path.split(path)
+    kept = os.path.join(directory, "__pycache__", f"{file}.{sys.implementation.cache_tag}.data")
+    found = _kept(kept, state)
+    if found is None:
+        found = parse(read(name))
+        if not sys.dont_write_bytecode and sys.pycache_prefix is None:
+            _keep(kept, [state, found])
+    return found
+
+
+def _kept(path: str, state: list[int]) -> dict[str, Any] | None:
+    """Give what was kept of this very state of a file."""
+    try:
+        with open(path, "rb") as file:
+            of, found = marshal.loads(file.read())  # noqa: S302  # trusted as the .pyc files beside it are
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    return found if of == state and isinstance(found, dict) else None
+
+
+def _keep(path: str, content: list[object]) -> None:
+    """Keep it; where nothing may be written, or it holds what cannot be kept, that only costs time."""
+    work = f"{path}.{os.getpid()}"
+    with contextlib.suppress(OSError, ValueError):
+        data = marshal.dumps(content)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(work, "wb") as file:
+                file.write(data)
+            os.replace(work, path)
+        except OSError:
+            os.unlink(work)
 
 
 def names(directory: str, suffix: str) -> list[str]:

@@ -10,11 +10,6 @@ from envcheck.codec import Where, decode
 from envcheck.errors import DataError, EnvcheckError
 from envcheck.record import dataclass, field
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 DEFAULT_STACK = "verl-sglang-cu124"
 
 
@@ -253,6 +248,10 @@ class Stack:
 
 def parse_toml(text: str, source: str) -> dict[str, object]:
     """Parse TOML, or raise DataError naming the file and the line."""
+    if sys.version_info >= (3, 11):  # imported here: the shipped files are mostly parsed already
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -266,8 +265,9 @@ def names() -> list[str]:
 
 def load(name: str = DEFAULT_STACK) -> Stack:
     """Load a shipped stack by name, or a stack file by path; raise EnvcheckError naming what exists."""
+    source = name if name.endswith(".toml") else f"{name}.toml"
     try:
-        text = _read(name)
+        document = _read(name, source)
     except (OSError, UnicodeDecodeError) as error:
         import difflib  # 1 ms that only an error needs
 
@@ -276,21 +276,25 @@ def load(name: str = DEFAULT_STACK) -> Stack:
         reason = getattr(error, "strerror", None) or error
         what = f"there is no stack {name!r} ({reason})" if name.endswith(".toml") else f"there is no stack {name!r}"
         raise EnvcheckError(what, fix=f"take one of: {', '.join(near)}; or the path of a .toml file") from error
-    return parse(text, name if name.endswith(".toml") else f"{name}.toml")
+    return _of(document, source)
 
 
-def _read(name: str) -> str:
+def _read(name: str, source: str) -> dict[str, object]:
     if name.endswith(".toml"):
         with open(name, encoding="utf-8") as file:
-            return file.read()
+            return parse_toml(file.read(), source)
     if name not in names():  # a name is never a path
         raise FileNotFoundError(2, "not shipped")
-    return data.read(f"stacks/{name}.toml")
+    return data.parsed(f"stacks/{name}.toml", lambda text: parse_toml(text, source))
 
 
 def parse(text: str, source: str) -> Stack:
     """Read and validate a stack file."""
-    stack: Stack = decode(Stack, parse_toml(text, source), Where(source=source))
+    return _of(parse_toml(text, source), source)
+
+
+def _of(document: dict[str, object], source: str) -> Stack:
+    stack: Stack = decode(Stack, document, Where(source=source))
     _validate(stack, source)
     return stack
 

@@ -87,7 +87,7 @@ def test_a_half_removed_torch() -> None:
     assert isinstance(found.cuda, Unknown)
     assert found.damage == (
         "torch/version.py is gone",
-        "files that RECORD lists are gone: torch/lib/libc10.so, torch/__init__.py",
+        "files that RECORD lists are gone: torch/__init__.py, torch/lib/libc10.so",
     )
     assert details.with_files(RecordedHost(), Package(name="other", version="1")).damage == ()
 

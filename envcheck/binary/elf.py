@@ -24,6 +24,7 @@ DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6
 C_RUNTIME = re.compile(r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+")
 DF_1_NODEFLIB = 0x800
 STB_LOCAL, STB_GLOBAL, STB_WEAK, STB_UNIQUE = 0, 1, 2, 10
+EXPORTED = frozenset({STB_GLOBAL, STB_WEAK, STB_UNIQUE})
 VER_FLG_WEAK = 2
 SYMBOL = struct.Struct("<IBBHQQ")
 MAX_DYNAMIC_BYTES = 64 << 10
@@ -244,16 +245,27 @@ class Elf:
         """Tell whether the library exports a symbol: one look-up in its hash table, its symbols are not listed."""
         if self.hash_table is None:
             return name in self._exports
-        place = self._one(DT_SYMTAB)
-        if place is None:
-            return False
-        start = self.offset_of(place)
         encoded = name.encode()
-        for index in self.hash_table.candidates(encoded):
-            at, info, _, section, _, _ = SYMBOL.unpack(self.image.at(start + index * SYMBOL.size, SYMBOL.size))
-            if section and info >> 4 in {STB_GLOBAL, STB_WEAK, STB_UNIQUE} and self.string(at) == name:
-                return True
-        return False
+        indices = self.hash_table.candidates(encoded)  # hot path: thousands of look-ups
+        return any(self._is_export(index, encoded) for index in indices) if indices else False
+
+    def _is_export(self, index: int, name: bytes) -> bool:
+        """Tell whether a symbol is defined, visible and of this very name."""
+        if self._symbols_offset is None:
+            return False
+        data = self.image.at(self._symbols_offset + index * SYMBOL.size, SYMBOL.size)
+        at, info, _, section, _, _ = SYMBOL.unpack(data)
+        if not section or info >> 4 not in EXPORTED:
+            return False
+        offset, size = self._string_table
+        if at + len(name) >= size:
+            return False
+        return self.image.at(offset + at, len(name) + 1) == name + b"\0"
+
+    @cached_property
+    def _symbols_offset(self) -> int | None:
+        place = self._one(DT_SYMTAB)
+        return None if place is None else self.offset_of(place)
 
     @cached_property
     def _exports(self) -> frozenset[str]:

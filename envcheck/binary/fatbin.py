@@ -19,9 +19,14 @@ CONTAINER = struct.Struct("<IHHQ")
 ENTRY = struct.Struct("<H2xIQ12xI8xQ")  # kind, header size, payload size, architecture, flags
 PTX, CUBIN = 1, 2
 ARCH_SPECIFIC, FAMILY_SPECIFIC = 0x100000, 0x200000
+KINDS, SPECIFIC = frozenset({PTX, CUBIN}), ARCH_SPECIFIC | FAMILY_SPECIFIC
+HEAD_BYTES = CONTAINER.size + ENTRY.size
 MAX_ENTRIES = 200_000
 MAX_PADDING_BYTES = 4096
 MANY_CONTAINERS = 4
+
+Code = tuple[int, int, int]
+"""Kind, architecture and the flags that make it specific, as an entry's header has them."""
 
 
 def archs(elf: Elf) -> tuple[str, ...]:
@@ -30,13 +35,14 @@ def archs(elf: Elf) -> tuple[str, ...]:
     One that occurs in a single container of many is left out: a stray object that was compiled for nvcc's default
     (sm_52 in vllm/_C.abi3.so), not what the library was built for.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[Code] = Counter()
     for section in elf.sections():
         if section.name == ".nv_fatbin":
             for container in _containers(elf.image, section.offset, min(section.offset + section.size, elf.image.size)):
                 counts.update(container)
     most = max(counts.values(), default=0)
-    return tuple(sorted((arch for arch, count in counts.items() if count > 1 or most < MANY_CONTAINERS), key=_order))
+    kept = {_name(*code) for code, count in counts.items() if count > 1 or most < MANY_CONTAINERS}
+    return tuple(sorted(kept, key=_order))
 
 
 def _order(arch: str) -> tuple[bool, int, int, str]:
@@ -45,15 +51,16 @@ def _order(arch: str) -> tuple[bool, int, int, str]:
     return arch.endswith("+PTX"), int(major), int(minor), arch
 
 
-def _containers(image: Image, start: int, end: int) -> Iterator[set[str]]:
+def _containers(image: Image, start: int, end: int) -> Iterator[set[Code]]:
     """Give the architectures of each container; what follows a damaged one is not read."""
     budget, padding = MAX_ENTRIES, 0
     while start + CONTAINER.size <= end and padding < MAX_PADDING_BYTES:
-        magic, _, header, size = CONTAINER.unpack(image.at(start, CONTAINER.size))
+        head = image.at(start, min(HEAD_BYTES, end - start))
+        magic, _, header, size = CONTAINER.unpack_from(head)
         if magic != MAGIC:
             start, padding = start + 8, padding + 8
             continue
-        found, read = _entries(image, start + header, min(start + header + size, end), budget)
+        found, read = _entries(image, start + header, min(start + header + size, end), budget, head[header:])
         yield found
         start, budget, padding = start + header + size, budget - read, 0
         if budget <= 0:
@@ -61,17 +68,19 @@ def _containers(image: Image, start: int, end: int) -> Iterator[set[str]]:
         start = (start + 7) // 8 * 8
 
 
-def _entries(image: Image, start: int, end: int, budget: int) -> tuple[set[str], int]:
-    found: set[str] = set()
-    count = 1
-    while start + ENTRY.size <= end and count < budget:
-        kind, header, size, number, flags = ENTRY.unpack(image.at(start, ENTRY.size))
-        if header < ENTRY.size:
+def _entries(image: Image, start: int, end: int, budget: int, head: bytes) -> tuple[set[Code], int]:
+    """Architectures of one container, and how many entries were read; ``head`` holds the first one's header."""
+    found: set[Code] = set()
+    count, entry_bytes, unpack, read = 1, ENTRY.size, ENTRY.unpack_from, image.at  # hot path: thousands in libtorch
+    while start + entry_bytes <= end and count < budget:
+        kind, header, size, number, flags = unpack(head if len(head) >= entry_bytes else read(start, entry_bytes))
+        if header < entry_bytes:
             break
-        if kind in {PTX, CUBIN} and number:  # other kinds: code for link-time optimisation
-            found.add(_name(kind, number, flags))
+        if number and kind in KINDS:  # other kinds: code for link-time optimisation
+            found.add((kind, number, flags & SPECIFIC))
         start += header + size
         count += 1
+        head = b""
     return found, count
 
 

@@ -64,25 +64,27 @@ class HashTable:
     def _chains_offset(self) -> int:
         return self._offset + 8 * self._words + 4 * self._buckets_count
 
-    def candidates(self, name: bytes) -> Iterator[int]:
+    def candidates(self, name: bytes) -> list[int]:
         """Indices of the symbols whose hash is the name's; hardly ever more than one."""
         if not self._words or not self._buckets_count:
-            return
+            return []
         value = gnu_hash(name)
-        word = int.from_bytes(self._filter[(at := value // 64 % self._words * 8) : at + 8], "little")
-        if not (word >> value % 64) & (word >> (value >> self._shift) % 64) & 1:
-            return
-        index = int(struct.unpack_from("<I", self._buckets, value % self._buckets_count * 4)[0])
-        if index < self.first:
-            return
-        yield from self._chain(index, value)
+        at = (value >> 6) % self._words * 8
+        word = int.from_bytes(self._filter[at : at + 8], "little")
+        if not word >> (value & 63) & word >> ((value >> self._shift) & 63) & 1:
+            return []
+        at = value % self._buckets_count * 4
+        index = int.from_bytes(self._buckets[at : at + 4], "little")
+        return [] if index < self.first else self._chain(index, value | 1)
 
-    def _chain(self, index: int, value: int) -> Iterator[int]:
+    def _chain(self, index: int, value: int) -> list[int]:
+        found = []
         for at, entry in enumerate(self._entries(index), index):
-            if entry | 1 == value | 1:
-                yield at
+            if entry | 1 == value:
+                found.append(at)
             if entry & 1:
-                return
+                return found
+        return found
 
     def _entries(self, index: int) -> Iterator[int]:
         start, block = self._chains_offset + 4 * (index - self.first), 16

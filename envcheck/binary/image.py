@@ -42,19 +42,17 @@ class Image:
         if offset < 0 or size < 0 or offset + size > self.size:
             message = f"truncated: bytes {offset} to {offset + size} are wanted of a file of {self.size} bytes"
             raise BinaryError(message)
-        data = self._read(offset, size)
+        try:
+            if self._descriptor >= 0:  # hot path: thousands of reads
+                data = os.pread(self._descriptor, size, offset)
+            else:
+                self._file.seek(offset)
+                data = self._file.read(size)
+        except OSError as error:
+            raise BinaryError(f"could not be read: {error.strerror}") from error
         if len(data) < size:
             raise BinaryError("truncated while it was read")
         return data
-
-    def _read(self, offset: int, size: int) -> bytes:
-        try:
-            if self._descriptor >= 0:
-                return os.pread(self._descriptor, size, offset)
-            self._file.seek(offset)
-            return self._file.read(size)
-        except OSError as error:
-            raise BinaryError(f"could not be read: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file."""

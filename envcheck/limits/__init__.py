@@ -67,10 +67,9 @@ class Shipped(Mapping[str, Table]):
         """Give a table; raise KeyError where there is none of that name."""
         if name not in self._read:
             try:
-                text = data.read(f"limits/{name}.toml")
+                self._read[name] = shipped(name)
             except OSError as error:
                 raise KeyError(name) from error
-            self._read[name] = parse(text, f"{name}.toml")
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -87,9 +86,19 @@ def load() -> Limits:
     return Limits(tables=Shipped())
 
 
+def shipped(name: str) -> Table:
+    """Read a shipped table; raise OSError where there is none of that name."""
+    source = f"{name}.toml"
+    return _of(data.parsed(f"limits/{source}", lambda text: parse_toml(text, source)), source)
+
+
 def parse(text: str, source: str) -> Table:
     """Read and validate one limits file; raise DataError naming the row."""
-    table: Table = decode(Table, parse_toml(text, source), Where(source=source))
+    return _of(parse_toml(text, source), source)
+
+
+def _of(document: dict[str, object], source: str) -> Table:
+    table: Table = decode(Table, document, Where(source=source))
     if table.version != 1:
         raise DataError(source, "version", expected="1", found=str(table.version))
     for index, row in enumerate(table.row):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from envcheck import data, limits
+from envcheck import limits
 from envcheck.codec import Unknown
 from envcheck.facts import LoaderEntry, Package, Python
 from envcheck.host import Host
@@ -27,7 +27,7 @@ class Found:
 
 def begin(host: Host, python: Python, packages: Callable[[], Sequence[Package]]) -> Callable[[], Found]:
     """Begin to read; what is returned waits for the end. ``packages`` gives those of the target, where asked here."""
-    rows = {name: row.give for row in limits.parse(data.read(elf.TABLE), elf.TABLE).row for name in row.when}
+    rows = {name: row.give for row in limits.shipped(elf.TABLE).row for name in row.when}
     count = children(host)
     if not count:
         return lambda: _read(host, python, packages(), rows, slice(None))

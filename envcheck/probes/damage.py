@@ -44,14 +44,24 @@ def of_files(host: Host, package: Package, record: str) -> tuple[str, ...]:
 
     A line of RECORD is ``torch/lib/libc10.so,sha256=…,1234567``.
     """
-    # 12,000 lines for torch: what a glance excludes is not looked at twice.
-    likely = [line for line in record.split("\n") if ".so" in line or "/__init__.py," in line]
-    wanted = [path for line in likely if (path := _watched(line))]
+    # 12,000 lines for torch: a search finds the few that matter without making a list of all.
+    lines = dict.fromkeys([*_with(record, ".so"), *_with(record, "/__init__.py,")])
+    wanted = [path for line in sorted(lines) if (path := _watched(line))]
     gone = [path for path in wanted if not host.exists(f"{package.location}/{path}")]
     if not gone:
         return ()
     more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
     return (f"files that RECORD lists are gone: {', '.join(gone[:SHOWN])}{more}",)
+
+
+def _with(text: str, part: str) -> Iterator[str]:
+    """Give every line that holds a part."""
+    at = text.find(part)
+    while at >= 0:
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        yield text[text.rfind("\n", 0, at) + 1 : end]
+        at = text.find(part, end)
 
 
 def _watched(line: str) -> str | None:

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
-from envcheck import data, limits
+from envcheck import limits
 from envcheck.binary import extension, fatbin
 from envcheck.binary.image import BinaryError
 from envcheck.binary.ldso import Library, Process
@@ -17,14 +17,14 @@ from envcheck.host import Host
 from envcheck.probes.loader import WATCHED, Processes
 from envcheck.record import replace
 
-TABLE = "limits/extensions.toml"
+TABLE = "extensions"
 MAX_FILES = 400
 OTHER_CUDA = re.compile(r"_cu(\d+)\b")
 
 
 def probe(processes: Processes, packages: Sequence[Package]) -> tuple[Package, ...]:
     """Give the packages with their extensions."""
-    rows = {name: row.give for row in limits.parse(data.read(TABLE), TABLE).row for name in row.when}
+    rows = {name: row.give for row in limits.shipped(TABLE).row for name in row.when}
     reader = Reader(processes)
     return tuple(reader.of(package, rows.get(package.name)) for package in packages)
 
