@@ -49,9 +49,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the environment, then let the doctor judge it."""
     given = parser().parse_args(argv)
-    wanted = selection(given.stack, given.engine, given.trainer, given.python)
+    python = interpreter(given.python, stacks.load(given.stack))
+    wanted = selection(given.stack, given.engine, given.trainer, python)
     prefix = given.prefix or default_prefix(wanted)
-    python = interpreter(given.python, wanted.stack)
     made = make(wanted, python, prefix.absolute(), wheelhouse=given.wheelhouse, find_links=given.find_links)
     print(made, flush=True)
     return errors.OK if given.no_verdict else verdict(wanted, prefix.absolute(), given.stage)
@@ -120,6 +120,7 @@ def make(
         if is_current(prefix, digest):
             return _said("is there already", prefix, plan)
         _refuse_foreign(prefix)
+        _sweep(prefix)
         with files.replacing(prefix) as work:
             install(plan, python, work, find_links=find_links)
             files.write(work / MARK, json.dumps(_mark(digest, wanted, work), indent=1, sort_keys=True) + "\n")
@@ -164,6 +165,13 @@ def _refuse_foreign(prefix: Path) -> None:
         raise WorkError(
             f"{prefix} is there and was not made by this command", fix="name another --prefix, or remove it"
         )
+
+
+def _sweep(prefix: Path) -> None:
+    """Remove what killed runs left beside the place, whole or not; the lock is held, so none of it is in use."""
+    for path in prefix.parent.glob(f".{prefix.name}.????????"):
+        if any((path / name).exists() for name in ("pyvenv.cfg", "bin", "lib")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def install(plan: Plan, python: str, work: Path, *, find_links: Path | None = None) -> None:

@@ -112,7 +112,8 @@ def explained(error: WorkError, attempts: int) -> WorkError:
         )
     if "No space left" in text:
         return WorkError(
-            f"the disk is full:\n{text}", fix="free space (uv cache prune), or set UV_CACHE_DIR; nothing was changed"
+            f"the disk is full:\n{text}",
+            fix="free space there (uv cache prune), or name another --prefix or UV_CACHE_DIR; nothing was changed",
         )
     if re.search(r"hash mismatch", text, re.IGNORECASE):
         return WorkError(

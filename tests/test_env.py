@@ -72,6 +72,15 @@ def test_its_programs_run_at_its_final_place(root: tuple[Path, Index]) -> None:
     assert out.split() == ["2.5.1", str(place / "env")]
 
 
+def test_what_a_killed_run_left_is_removed(root: tuple[Path, Index]) -> None:
+    place, _ = root
+    for name in (".env.k1ll3d__/lib", ".env.someones"):
+        (place / name).mkdir(parents=True)
+    make(place)
+    left = sorted(path.name for path in place.glob(".env.*"))
+    assert left == [".env.lock", ".env.someones"], "what is no environment is not touched"
+
+
 def test_a_changed_environment_is_made_again(root: tuple[Path, Index], capsys: pytest.CaptureFixture[str]) -> None:
     place, _ = root
     make(place)
