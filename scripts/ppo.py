@@ -29,6 +29,7 @@ from scripts.ppo_preflight import Problem
 from scripts.ppo_run import RECORD, Launch, run
 
 DATA_SECONDS = 120.0
+INSTALL = "nox -s env -- --stack STACK --engine ENGINE installs what fits"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -178,7 +179,17 @@ def _data_problems(ready: Plan) -> list[Problem]:
     paths = ppo_compose.files_of(ready.composed)
     reply = ppo_compose.ask(ready.request.python, ready.profile.config, parquet=paths)
     config = Composed(config=ready.composed.config, parquet=reply["parquet"])
-    return [Problem(text=text, fix=fix) for text, fix in ppo_compose.data_faults(config)]
+    found = [Problem(text=text, fix=fix) for text, fix in ppo_compose.data_faults(config)]
+    return found or _load_problems(ready, paths[0])
+
+
+def _load_problems(ready: Plan, path: str) -> list[Problem]:
+    """Load one file as the installed verl will: its packages may not fit each other."""
+    reply = ppo_compose.ask(ready.request.python, ready.profile.config, load=path)
+    if not (why := reply.get("load")):
+        return []
+    text = f"the training environment cannot load {path}: {why}"
+    return [Problem(text=text, fix=f"python -m envcheck explain names the cause; {INSTALL}")]
 
 
 def _report(problems: Sequence[Problem], *, force: bool) -> None:

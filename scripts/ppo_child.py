@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -89,6 +90,22 @@ def looked_at(path: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
 
+def unloadable(path: str) -> str | None:
+    """Say why a parquet file cannot be loaded as the installed verl loads it; None where it can."""
+    source = os.path.join(config_directory(), "..", "..", "utils", "dataset", "rl_dataset.py")
+    with open(source, encoding="utf-8") as file:
+        if "load_dataset(" not in file.read():
+            return None  # verl before 0.4 reads it with pandas
+    try:
+        import datasets
+
+        with tempfile.TemporaryDirectory() as place:
+            datasets.load_dataset("parquet", data_files=path, cache_dir=place)
+    except Exception as error:  # noqa: BLE001  # two packages that do not fit raise anything
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return None
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Do what was asked; every part that fails says so in its own place."""
     reply: dict[str, Any] = {"python": sys.version.split()[0], "versions": versions()}
@@ -98,6 +115,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         reply["directory"] = directory
         reply["base"] = flat(composed(directory, request["config"], []))
         reply["parsed"] = [parsed(text) for text in request["overrides"]]
+        if request.get("load"):
+            reply["load"] = unloadable(request["load"])
         if request["compose"]:
             reply["composed"] = composed(directory, request["config"], request["overrides"])
     except Exception as error:  # noqa: BLE001  # the parent turns it into its own error

@@ -52,11 +52,18 @@ class Composed:
         return value
 
 
-def ask(
-    python: str, config: str, *, overrides: Sequence[str] = (), parquet: Sequence[str] = (), compose: bool = False
+def ask(  # noqa: PLR0913  # by keyword, each its own question
+    python: str,
+    config: str,
+    *,
+    overrides: Sequence[str] = (),
+    parquet: Sequence[str] = (),
+    load: str = "",
+    compose: bool = False,
 ) -> dict[str, Any]:
     """Ask the target interpreter; raise EnvcheckError where it has no verl or hydra refuses."""
     request = {"config": config, "overrides": list(overrides), "parquet": list(parquet), "compose": compose}
+    request["load"] = load
     text = process.output([python, str(CHILD), json.dumps(request)], timeout=TIMEOUT_SECONDS)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from envcheck.codec import Unknown
 from envcheck.errors import WorkError
 from envcheck.facts import Facts
-from scripts import process
+from envcheck.stack import load
+from scripts import process, toolchain
 from scripts.cache import cache
 
 TIMEOUT_SECONDS = 120.0
@@ -25,6 +26,7 @@ ALWAYS = {
 }
 OURS = {"NCCL_NVLS_ENABLE": "0"}
 """Set where the person has not set them: NVLink SHARP needs a fabric manager that many hosts do not have right."""
+JIT = "kernels that are compiled on first use (flashinfer, triton) may not build: nox -s toolchain makes one"
 LEFT_OUT = {
     "RAY_ADDRESS": "the run starts a cluster of its own (--ray-address joins one)",
     "ROCR_VISIBLE_DEVICES": "ray refuses it beside CUDA_VISIBLE_DEVICES",
@@ -54,9 +56,15 @@ def build(  # noqa: PLR0913  # by keyword, each its own source of variables
     before = dict(os.environ if start is None else start)
     said = [f"{name} is left out: {why}" for name, why in LEFT_OUT.items() if name in before]
     after = {name: value for name, value in before.items() if name not in LEFT_OUT}
-    after |= exports(stack, python)
-    if cuda_home:
-        after |= {"CUDA_HOME": cuda_home, "PATH": f"{cuda_home}/bin:{after.get('PATH', '')}"}
+    exported = exports(stack, python)
+    after |= exported
+    home = cuda_home or (None if "CUDA_HOME" in exported else provisioned(stack))
+    if home:
+        after |= {"CUDA_HOME": home, "PATH": f"{home}/bin:{after.get('PATH', '')}"}
+    elif "CUDA_HOME" not in exported:
+        said.append(
+            f"no toolkit of this stack's CUDA is here ({after.get('CUDA_HOME', 'CUDA_HOME is not set')}): {JIT}"
+        )
     after["PATH"] = (
         f"{Path(python).absolute().parent}:{after.get('PATH', '')}"  # ninja, for kernels compiled on first use
     )
@@ -66,6 +74,12 @@ def build(  # noqa: PLR0913  # by keyword, each its own source of variables
     after |= libcuda(facts, after)
     said += [f"{name}={after[name]}" for name in sorted(after) if after[name] != before.get(name)]
     return Environment(variables=after, said=tuple(said))
+
+
+def provisioned(stack: str) -> str | None:
+    """Give the toolkit of the stack's CUDA that ``nox -s toolchain`` made; None where it was not made."""
+    path = toolchain.provisioned(load(stack).cuda.default)
+    return None if path is None else str(path)
 
 
 def exports(stack: str, python: str) -> dict[str, str]:

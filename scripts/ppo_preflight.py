@@ -103,7 +103,8 @@ def gpu_problems(facts: Facts, config: Composed, needs: Needs, environ: Mapping[
             "take --profile one-gpu, or set trainer.n_gpus_per_node and tensor_model_parallel_size to what is there"
         )
         fix = smaller if have else "run it on a host with GPUs; nvidia-smi lists them"
-        yield Problem(text=f"the run needs {wanted} GPUs, this host shows {have}{limited}", fix=fix)
+        count = f"{wanted} GPU{'s' * (wanted > 1)}"
+        yield Problem(text=f"the run needs {count}, this host shows {have}{limited}", fix=fix)
     for gpu in () if isinstance(facts.gpus, Unknown) else facts.gpus[:wanted]:
         size = gpu.memory_bytes
         if not isinstance(size, Unknown) and size < needs.gpu_memory_bytes * MEMORY_TOLERANCE:
@@ -221,6 +222,10 @@ def wandb_key(environ: Mapping[str, str]) -> bool:
 def refusals(profile: Profile, engine: str, versions: Mapping[str, str]) -> Iterator[Problem]:
     """Say why the installed verl and engine cannot run the profile at all."""
     verl, version = versions["verl"], versions.get(engine, "")
+    if not version:
+        fix = "name the environment that has it with --python, or the engine that is here with --engine"
+        yield Problem(text=f"{engine} is not installed in this environment", fix=fix)
+        return
     for row in profile.refuses:
         if row.engine != engine or not satisfies(verl, row.verl):
             continue

@@ -33,7 +33,7 @@ def faults(config: Composed) -> Iterator[str]:
 
 def has_critic(config: Composed) -> bool:
     """Tell whether this run trains a critic: only generalised advantages need one."""
-    return config.get("algorithm.adv_estimator", "gae") == "gae"
+    return bool(config.get("algorithm.adv_estimator", "gae") == "gae")
 
 
 def _has_reference(config: Composed) -> bool:

@@ -65,7 +65,10 @@ def composed(**changes: Any) -> Composed:
 def installed(verl: str = "0.4.1") -> Installed:
     """Give what an interpreter with this verl would say."""
     return Installed(
-        python="3.12.3", versions={"verl": verl, "sglang": "0.4.6.post5"}, base=flat(CONFIG), directory="/v"
+        python="3.12.3",
+        versions={"verl": verl, "sglang": "0.4.6.post5", "vllm": "0.8.5.post1"},
+        base=flat(CONFIG),
+        directory="/v",
     )
 
 

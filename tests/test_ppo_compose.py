@@ -206,3 +206,38 @@ def test_parquet_is_looked_at_by_the_target(python: str, tmp_path: Path) -> None
     reply = ppo_compose.ask(python, "ppo_trainer", parquet=paths)["parquet"]
     assert "ArrowInvalid" in reply[paths[0]]["error"]
     assert "FileNotFoundError" in reply[paths[1]]["error"]
+
+
+FITS = "assert kind == 'parquet' and data_files and cache_dir\n"
+MISFIT = "raise NotImplementedError('Loading a dataset cached in a LocalFileSystem is not supported.\\nsecond line')\n"
+
+
+@pytest.mark.parametrize(
+    ("reader", "package", "why"),
+    [
+        pytest.param("pd.read_parquet(path)", MISFIT, None, id="pandas-reads-it"),
+        pytest.param("datasets.load_dataset(path)", FITS, None, id="fits"),
+        pytest.param(
+            "datasets.load_dataset(path)", MISFIT, "NotImplementedError: Loading a dataset", id="does-not-fit"
+        ),
+    ],
+)
+def test_a_file_is_loaded_as_verl_loads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: str, package: str, why: str | None
+) -> None:
+    place = tmp_path / "verl/utils/dataset"
+    place.mkdir(parents=True)
+    (place / "rl_dataset.py").write_text(reader)
+    (tmp_path / "verl/__init__.py").touch()
+    (tmp_path / "verl/trainer/config").mkdir(parents=True)
+    (tmp_path / "datasets.py").write_text(f"def load_dataset(kind, *, data_files, cache_dir):\n    {package}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    found = ppo_child.unloadable("/d/train.parquet")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    if why is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.startswith(why)
+        assert "second line" not in found

@@ -87,6 +87,22 @@ def test_what_the_person_chose_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TRITON_LIBCUDA_PATH" not in found
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_toolkit_of_the_project_where_the_host_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: bool
+) -> None:
+    _exports(monkeypatch, "{}")
+    prefix = tmp_path / "toolchains/cuda-12.4"
+    if made:
+        (prefix / "share/envcheck").mkdir(parents=True)
+        (prefix / "share/envcheck/toolchain.json").write_text("{}")
+    start = {"PATH": "/usr/bin", "CUDA_HOME": "/usr/local/cuda-13.0"}
+    found = build(stack="verl-lts-cu124", python="/t/bin/python", facts=None, profile={}, start=start)
+    assert found.variables["CUDA_HOME"] == (str(prefix) if made else "/usr/local/cuda-13.0")
+    assert (f"{prefix}/bin" in found.variables["PATH"]) is made
+    assert any("is here (/usr/local/cuda-13.0): kernels" in line for line in found.said) is not made
+
+
 def test_exports_that_are_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
     _exports(monkeypatch, "oops")
     with pytest.raises(WorkError, match="did not answer with JSON: 'oops'"):

@@ -65,7 +65,7 @@ def test_unknown_gpus_are_not_there() -> None:
     unknown = facts().__class__(**{**facts().__dict__, "gpus": Unknown("no driver")})
     assert visible(unknown, {}) == 0
     (problem,) = gpu_problems(unknown, composed(), NEEDS, {})
-    assert problem.text == "the run needs 1 GPUs, this host shows 0"
+    assert problem.text == "the run needs 1 GPU, this host shows 0"
 
 
 def test_too_few_gpus() -> None:
@@ -182,6 +182,12 @@ def test_refusals(engine: str, versions: dict[str, str], refused: bool) -> None:
     found = list(refusals(load("megatron"), engine, versions))
     assert bool(found) is refused
     assert all(problem.fix.endswith("megatron_workers.py") for problem in found)
+
+
+def test_an_engine_that_is_not_installed() -> None:
+    (problem,) = refusals(load("one-gpu"), "sglang", {"verl": "0.4.1", "vllm": "0.8.5"})
+    assert problem.text == "sglang is not installed in this environment"
+    assert not problem.warning
 
 
 DOCUMENT = {

@@ -266,6 +266,18 @@ def test_problems_stop_the_run_unless_forced(
     assert len(launches) == 1
 
 
+def test_data_that_the_environment_cannot_load_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launches = _target(monkeypatch)
+    seen = ppo_compose.ask("", "")["parquet"]
+    monkeypatch.setattr(ppo_compose, "ask", lambda *_, **__: {"parquet": seen, "load": "NotImplementedError: no"})
+    with pytest.raises(WorkError, match="1 thing must be mended"):
+        ppo.main(_argv(home))
+    assert f"cannot load {__file__}: NotImplementedError: no" in capsys.readouterr().err
+    assert not launches
+
+
 def test_one_gpu_profile_makes_model_and_data(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     _target(monkeypatch)
     made: list[list[str]] = []
