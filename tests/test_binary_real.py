@@ -205,21 +205,20 @@ def test_an_extension_of_the_other_abi_is_named_and_does_not_load(tmp_path: Path
 @needs_gxx
 @pytest.mark.torch
 @pytest.mark.parametrize("python", TORCH_PYTHONS)
-def test_a_shadowed_library_is_named_and_torch_does_not_import(tmp_path: Path, python: str) -> None:
+def test_a_shadowed_library_is_named_where_torch_does_not_import(tmp_path: Path, python: str) -> None:
+    """Torch 2.6 and later load their own nvJitLink first, and are not hurt; the doctor agrees with the loader."""
     compile_shared(tmp_path, "libnvJitLink.so.12", "int old() { return 0; }", "-Wl,-soname,libnvJitLink.so.12")
     facts = environment(python, LD_LIBRARY_PATH=str(tmp_path))
     done = run(python, "-c", "import torch", LD_LIBRARY_PATH=str(tmp_path))
     found = [item for item in make.outcomes("undefined-symbol", facts) if item.subject == "torch"]
-    assert done.returncode != 0
-    assert [item.outcome for item in found] == ["error"]
     said = re.search(r"undefined symbol: (\w+)", done.stderr)
-    assert said is not None
-    assert str(tmp_path) in found[0].found
-    packages = facts.packages
-    assert isinstance(packages, tuple)
-    extensions = [item for package in packages if package.name == "torch" for item in package.extensions]
-    undefined = {name for item in extensions for name in item.undefined}
-    assert said[1] in undefined
+    assert (done.returncode != 0) is (said is not None)
+    assert [item.outcome for item in found] == (["error"] if said else [])
+    if said:
+        assert str(tmp_path) in found[0].found
+        assert isinstance(facts.packages, tuple)
+        extensions = [item for package in facts.packages if package.name == "torch" for item in package.extensions]
+        assert said[1] in {name for item in extensions for name in item.undefined}
 
 
 @pytest.mark.torch

@@ -111,6 +111,33 @@ def test_libraries_that_torch_loads_from_the_wheels_by_itself() -> None:
     assert (found.path, found.through) == (f"{NVIDIA}/cuda_runtime/lib/libcudart.so.12", "loaded")
 
 
+@pytest.mark.parametrize(
+    ("version", "cudart", "expected"),
+    [
+        ("2.6.0", RPATH, f"{NVIDIA}/nvjitlink/lib/libnvJitLink.so.12"),
+        ("2.5.1", RPATH, "/old/libnvJitLink.so.12"),
+        ("2.6.0", SYSTEM, "/old/libnvJitLink.so.12"),
+        (Unknown("no METADATA"), RPATH, "/old/libnvJitLink.so.12"),
+    ],
+    ids=["by-path", "older", "not-from-wheels", "unknown"],
+)
+def test_what_torch_loads_by_path_is_not_hidden(version: str | Unknown, cudart: str, expected: str) -> None:
+    first = f"{SITE}/torch/lib/libtorch_global_deps.so"
+    files = {
+        f"{NVIDIA}/nvjitlink/lib/libnvJitLink.so.12": library("libnvJitLink.so.12"),
+        f"{NVIDIA}/cusparse/lib/libcusparse.so.12": library("libcusparse.so.12", needed=["libnvJitLink.so.12"]),
+        "/old/libnvJitLink.so.12": library("libnvJitLink.so.12"),
+        f"{SITE}/torch/lib/libtorch_cuda.so": library(
+            "libtorch_cuda.so", needed=["libcusparse.so.12"], rpath=f"{NVIDIA}/cusparse/lib"
+        ),
+        f"{SYSTEM}/libcudart.so.12": library("libcudart.so.12"),
+        first: library("libtorch_global_deps.so", needed=["libcudart.so.12"], rpath=cudart),
+    }
+    packages = (*PACKAGES[:2], Package(name="torch", version=version, cuda="12.4", location=SITE))
+    found = entries(files, packages, {"LD_LIBRARY_PATH": "/old"})
+    assert found["libnvJitLink.so.12"].path == expected
+
+
 def test_the_new_layout_of_cuda_13() -> None:
     packages = (
         Package(name="nvidia-cuda-runtime", version="13.0.96", location=SITE),

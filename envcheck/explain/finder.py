@@ -9,13 +9,15 @@ byte are searched one by one, which is cheap as long as they are few.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 RARE = "zqjx@#~^&*$%!?;<>{}[]()|+'`\"=kwby:vgf,mp"
 """Bytes that start a search, the rarest first; those outside ASCII come before them."""
 SEEN = 20_000
 """So many lines without any text are remembered; then the memory starts anew."""
+KEY = 4
+"""Bytes, from the rarest on, by which texts are looked up."""
 
 _UPPER = bytes(range(ord("A"), ord("Z") + 1))
 _FOLD = bytes.maketrans(_UPPER + b"123456789", _UPPER.lower() + b"0" * 9)
@@ -62,11 +64,16 @@ class Finder:
         self._plain = sorted(text for text in folded if rarest(text) is None)
         searched = sorted(folded - set(self._plain))
         self._search = re.compile(tree(searched) if searched else b"(?!)")
-        self._by_byte: dict[int, list[tuple[str, bytes]]] = {}
+        self._order = {text: number for number, text in enumerate(lowered)}
+        self._common: list[tuple[str, bytes]] = []
+        self._from_rarest: dict[bytes, list[tuple[str, bytes, int]]] = {}
         for text, lower in lowered.items():
             place = rarest(fold(lower))
-            key = -1 if place is None else fold(lower)[place]
-            self._by_byte.setdefault(key, []).append((text, lower))
+            if place is None:
+                self._common.append((text, lower))
+            else:
+                key = fold(lower)[place : place + KEY]
+                self._from_rarest.setdefault(key, []).append((text, lower, place))
         self._seen: set[bytes] = set()
 
     def candidates(self, lines: Sequence[bytes]) -> list[int]:
@@ -99,11 +106,21 @@ class Finder:
         return sorted(places)
 
     def texts_in(self, line: bytes) -> list[str]:
-        """Give the texts that are in a line."""
-        lowered = line.lower()
-        present = {-1, *fold(line)}
-        groups = (group for byte, group in self._by_byte.items() if byte in present)
-        return [text for group in groups for text, lower in group if lower in lowered]
+        """Give the texts that are in a line, in the order in which they were given to the finder."""
+        lowered, folded = line.lower(), fold(line)
+        found = {text for text, lower in self._common if lower in lowered}
+        at = -1
+        while match := self._search.search(folded, at + 1):
+            at = match.start()
+            found.update(self._texts_at(lowered, folded, at))
+        return sorted(found, key=self._order.__getitem__)
+
+    def _texts_at(self, lowered: bytes, folded: bytes, at: int) -> Iterator[str]:
+        """Give the texts whose rarest byte stands at a place."""
+        for length in range(1, KEY + 1):
+            for text, lower, place in self._from_rarest.get(folded[at : at + length], ()):
+                if at >= place and lowered.startswith(lower, at - place):
+                    yield text
 
 
 def _line_at(text: bytes, place: int) -> tuple[bytes, int]:

@@ -75,7 +75,8 @@ def bare(line: str) -> str:
 
 def short(text: str) -> str:
     """Give a line as it is shown: no control characters, at most 500 characters."""
-    return "".join(char if char.isprintable() else " " for char in text.strip()[:500]).strip()
+    text = text.strip()[:500]
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text).strip()
 
 
 class Matcher:

@@ -82,7 +82,7 @@ class Reader:
 
 def _short(lines: list[bytes]) -> list[bytes]:
     """Cut lines that came whole but are too long."""
-    if all(len(line) <= LONGEST + 1 for line in lines):
+    if max(map(len, lines), default=0) <= LONGEST + 1:
         return lines
     pieces: list[bytes] = []
     for line in lines:

@@ -9,6 +9,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import final
 
+from envcheck import limits
 from envcheck.binary import abi
 from envcheck.binary.image import BinaryError
 from envcheck.binary.ldso import Files, Library, Process
@@ -33,6 +34,7 @@ WHEELS = {
 """Library -> middle of its wheel's name, as nvidia-cuda-runtime-cu12."""
 PLAIN = ("libcuda.so.1", "libstdc++.so.6", "libnuma.so.1")
 BY_CUDA_MAJOR = ("libcudart.so", "libnvrtc.so", "libnvJitLink.so", "libcublas.so")
+CUDART_OF_WHEEL = "nvidia/cuda_runtime/lib/libcudart.so"
 OPTIONAL_SUBLIBRARIES = ("libcudnn_engines_tensor_ir.so.9",)
 """Not in every cuDNN wheel; where one is missing, the system's is taken: https://github.com/pytorch/pytorch/issues/188892"""
 
@@ -66,6 +68,8 @@ class Processes:
             library = process.load(path, everywhere=everywhere)
             if library is not None:
                 self._preload(process, library)
+            if everywhere:
+                self._preload_by_path(process)
         return process
 
     def _imported(self, place: str) -> Iterator[tuple[str, bool]]:
@@ -73,6 +77,17 @@ class Processes:
         yield f"{place}/lib/libtorch_global_deps.so", True
         modules = [name for name in self.host.listdir(place) if name.startswith("_C.") and name.endswith(".so")]
         yield (f"{place}/{modules[0]}" if modules else f"{place}/lib/libtorch_python.so"), False
+
+    def _preload_by_path(self, process: Process) -> None:
+        """Load what torch 2.6 and later load by path, where the CUDA run time comes from a wheel."""
+        if self.torch is None or not any(CUDART_OF_WHEEL in library.path for library in process.libraries):
+            return
+        version = self.torch.version
+        row = limits.load().first("torch-preload", torch=version) if isinstance(version, str) else None
+        for name in row.give["libraries"].split() if row else ():
+            path = next((path for file, path in self._wheel_files.items() if file.startswith(f"{name}.so.")), None)
+            if path:
+                process.load(path, through="loaded")
 
     def _preload(self, process: Process, library: Library) -> None:
         """Load from the NVIDIA wheels what the loader does not find, as torch's _preload_cuda_deps does."""
