@@ -83,13 +83,12 @@ def test_a_cpu_torch_and_newer_annotations() -> None:
 def test_a_half_removed_torch() -> None:
     record = "torch/lib/libc10.so,sha256=x,1\ntorch/__init__.py,sha256=x,1\ntorch/nn/__init__.py,,\ntorch/x.py,,\n"
     files = dist("torch", "2.5.1", RECORD=record)
-    found = details.with_files(RecordedHost(files=files), packages(files)["torch"])
+    found = packages(files)["torch"]
     assert isinstance(found.cuda, Unknown)
-    assert found.damage == (
-        "torch/version.py is gone",
-        "files that RECORD lists are gone: torch/__init__.py, torch/lib/libc10.so",
-    )
-    assert details.with_files(RecordedHost(), Package(name="other", version="1")).damage == ()
+    assert found.damage == ("torch/version.py is gone",)
+    gone = details.files_gone(RecordedHost(files=files), found)
+    assert gone == ("files that RECORD lists are gone: torch/__init__.py, torch/lib/libc10.so",)
+    assert details.files_gone(RecordedHost(files=files), Package(name="other", version="1")) == ()
 
 
 def test_many_gone_files_are_counted() -> None:

@@ -24,6 +24,7 @@ DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6
 C_RUNTIME = re.compile(r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+")
 DF_1_NODEFLIB = 0x800
 STB_LOCAL, STB_GLOBAL, STB_WEAK, STB_UNIQUE = 0, 1, 2, 10
+REFERRED = frozenset({STB_GLOBAL, STB_UNIQUE})
 EXPORTED = frozenset({STB_GLOBAL, STB_WEAK, STB_UNIQUE})
 VER_FLG_WEAK = 2
 SYMBOL = struct.Struct("<IBBHQQ")
@@ -224,16 +225,17 @@ class Elf:
         strings = self.strings if count else b""
         budget = MAX_TABLE_BYTES
         for index, (at, info, _, section, _, _) in enumerate(SYMBOL.iter_unpack(self._symbols(count))):
-            if section == 0 and at and info >> 4 in {STB_GLOBAL, STB_UNIQUE}:
-                version = versions[index] & 0x7FFF if versions else 0
-                if version in runtime:
-                    continue
-                name = text(strings, at)
-                budget -= len(name)
-                if budget < 0:
-                    raise BinaryError("damaged: symbol names that overlap")
-                need = needs.get(version)
-                yield Symbol(name, need.version, need.library) if need else Symbol(name, "", "")
+            if section or not at or info >> 4 not in REFERRED:
+                continue
+            version = versions[index] & 0x7FFF if versions else 0
+            if version in runtime:
+                continue
+            name = text(strings, at)
+            budget -= len(name)
+            if budget < 0:
+                raise BinaryError("damaged: symbol names that overlap")
+            need = needs.get(version)
+            yield Symbol(name, need.version, need.library) if need else Symbol(name, "", "")
 
     def _symbol_versions(self, count: int) -> tuple[int, ...]:
         place = self._one(DT_VERSYM)

@@ -34,6 +34,8 @@ class Library:
         self.fault = fault
         self.loader = loader
         self.needs: dict[str, Library | None] = {}
+        self.places: list[tuple[str, str]] | None = None
+        """Directories in which its needs are searched, and through what; worked out when first asked for."""
 
     @property
     def origin(self) -> str:
@@ -211,9 +213,10 @@ class Process:
         if "/" in name:
             yield expand(name, loader.origin, self.machine), "path"
             return
-        for through, directories in self._places(loader):
-            for directory in directories:
-                yield f"{directory}/{name}", through
+        if loader.places is None:
+            loader.places = [(place, through) for through, places in self._places(loader) for place in places]
+        for directory, through in loader.places:
+            yield f"{directory}/{name}", through
         if loader.elf is not None and loader.elf.no_default_directories:
             return
         cache = self._files.cache(self.machine or "x86_64")

@@ -42,30 +42,38 @@ class SymbolTables:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self._providers: dict[str, Library] = {}
-        self._alike: dict[str, Library] = {}
+        self._providers: dict[str, str] = {}
+        self._alike: dict[str, str] = {}
 
     def undefined(self, symbols: Iterable[Symbol], scope: Sequence[Library]) -> tuple[str, ...]:
         """Give the names of the symbols that no library of ``scope`` defines."""
-        ordered = sorted(scope, key=_is_torch, reverse=True)
-        inside = {library.path for library in scope}
-        found = []
-        for symbol in symbols:
-            known = self._providers.get(symbol.name)
-            if (known is None or known.path not in inside) and not self._search(symbol.name, ordered):
-                found.append(symbol.name)
-        return tuple(found)
+        inside = {library.path: library for library in sorted(scope, key=_is_torch, reverse=True)}
+        providers = self._providers
+        names = [symbol.name for symbol in symbols]
+        return tuple(name for name in names if providers.get(name) not in inside and not self._search(name, inside))
 
-    def _search(self, name: str, scope: Sequence[Library]) -> bool:
-        hints = [self._alike[name[:length]] for length in ALIKE if name[:length] in self._alike]
-        for library in (*(library for library in hints if library in scope), *scope):
-            try:
-                if library.elf is not None and library.elf.defines(name):
-                    self._providers[name] = library
-                    self._alike.update((name[:length], library) for length in ALIKE)
-                    return True
-            except BinaryError as error:
-                library.fault, library.elf = str(error), None
+    def _search(self, name: str, inside: dict[str, Library]) -> bool:
+        likely = {self._alike.get(name[:length]) for length in ALIKE}
+        for path in likely:
+            if path in inside and _defines(inside[path], name):
+                return self._found(name, path)
+        for path, library in inside.items():
+            if path not in likely and _defines(library, name):
+                return self._found(name, path)
+        return False
+
+    def _found(self, name: str, path: str) -> bool:
+        self._providers[name] = path
+        for length in ALIKE:
+            self._alike[name[:length]] = path
+        return True
+
+
+def _defines(library: Library, name: str) -> bool:
+    try:
+        return library.elf is not None and library.elf.defines(name)
+    except BinaryError as error:
+        library.fault, library.elf = str(error), None
         return False
 
 

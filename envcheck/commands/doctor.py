@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from envcheck import engine, stack
+from envcheck import engine, limits, stack
 from envcheck.commands import options
 from envcheck.commands.source import begin, target_of
 from envcheck.errors import EnvcheckError
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Judge, report, and give the exit code of the verdict."""
     # Imported while the host's binaries are read: the rules take a tenth of the doctor's time.
-    collected = begin(args, meanwhile=lambda: importlib.import_module("envcheck.rules"))
+    collected = begin(args, meanwhile=_prepare)
     wanted = stack.load(args.stack)
     if args.only or args.skip:
         chosen(_rules(), args.only, args.skip)  # a wrong id is said before anything is read
@@ -44,6 +44,12 @@ def run(args: argparse.Namespace) -> int:
         judgement = judgement.strict()
     _deliver(args, judgement, {rule.id: rule for rule in _rules()})
     return engine.exit_code(judgement)
+
+
+def _prepare() -> None:
+    """Import the rules and read the tables that they ask."""
+    importlib.import_module("envcheck.rules")
+    dict(limits.load().tables)
 
 
 def _rules() -> Sequence[Rule]:

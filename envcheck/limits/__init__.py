@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from envcheck import data
 from envcheck.codec import Where, decode
@@ -81,6 +82,7 @@ class Shipped(Mapping[str, Table]):
         return len(data.names("limits", ".toml"))
 
 
+@cache
 def load() -> Limits:
     """Give the shipped tables."""
     return Limits(tables=Shipped())

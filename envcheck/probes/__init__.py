@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -93,6 +94,8 @@ class Collection:
         self._tools: tools.Started | Unknown = NOT_ASKED
         self._management: Later[nvml.Management] | None = None
         self._meanwhile = meanwhile
+        if self.wants("packages") or self.wants("loader"):
+            importlib.import_module("envcheck.probes.binaries")  # while the target's interpreter starts
 
     @cached_property
     def target(self) -> interpreters.Target | Unknown:

@@ -12,7 +12,7 @@ from envcheck.host import Host
 from envcheck.probes import details, dists, elf, loader
 from envcheck.probes.beside import beside, children
 from envcheck.probes.together import guarded
-from envcheck.record import dataclass
+from envcheck.record import dataclass, replace
 
 Entries = tuple[LoaderEntry, ...] | Unknown
 
@@ -26,40 +26,47 @@ class Found:
 
 
 def begin(host: Host, python: Python, packages: Callable[[], Sequence[Package]]) -> Callable[[], Found]:
-    """Begin to read; what is returned waits for the end. ``packages`` gives those of the target, where asked here."""
+    """Begin to read; what is returned waits for the end. ``packages`` gives those of the target, once they are read."""
     rows = {name: row.give for row in limits.shipped(elf.TABLE).row for name in row.when}
     count = children(host)
-    if not count:
-        return lambda: _read(host, python, packages(), rows, slice(None))
-    parts = [beside(partial(_read_subset, host, python, rows, slice(index, None, count))) for index in range(count)]
-    return lambda: _merged([part() for part in parts])
+    shares = [slice(index, None, count) for index in range(count)]
+    parts = [beside(partial(_read_subset, host, python, rows, share)) for share in shares]
+
+    def finish() -> Found:
+        whole = packages()
+        damage = {item.name: details.files_gone(host, item) for item in whole}
+        found = [part() for part in parts] or [_read(host, python, whole, rows, slice(None))]
+        return _merged(whole, damage, found)
+
+    return finish
 
 
-def _merged(parts: Sequence[Found]) -> Found:
-    packages = {name: package for part in parts for name, package in part.packages.items()}
+def _merged(whole: Sequence[Package], damage: dict[str, tuple[str, ...]], parts: Sequence[Found]) -> Found:
+    read = {name: package for part in parts for name, package in part.packages.items()}
+    packages = {}
+    for item in whole:
+        other, gone = read.get(item.name, item), damage[item.name]
+        if other is not item or gone:
+            packages[item.name] = replace(
+                item, archs=other.archs, extensions=other.extensions, damage=item.damage + gone
+            )
     return Found(packages=packages, loader=next((part.loader for part in parts if part.loader), ()))
 
 
 def _read_subset(host: Host, python: Python, rows: dict[str, dict[str, str]], share: slice) -> Found:
     """Read the metadata of the packages that matter here, so that nobody waits for that of all others."""
-    wanted = {*rows, *details.WATCHED}
-    packages = dists.probe(host, python, lambda name: name in wanted or name.startswith("nvidia-"))
+    packages = dists.probe(host, python, lambda name: name in rows or name.startswith(("nvidia-", "torch")))
     return _read(host, python, () if isinstance(packages, Unknown) else packages, rows, share)
 
 
 def _read(
     host: Host, python: Python, packages: Sequence[Package], rows: dict[str, dict[str, str]], share: slice
 ) -> Found:
-    """Read a share of the packages; the one who has the first package works the loader's choices out too."""
+    """Read a share of the packages; who has the first share works the loader's choices out too."""
     with loader.Processes(host, python, packages) as processes:
         reader = elf.Reader(processes)
-        mine = [item for item in packages if item.name in details.WATCHED or item.name in rows][share]
-        found = {item.name: _complete(reader, item, rows.get(item.name)) for item in mine}
+        mine = [item for item in packages if item.name == "torch" or item.name in rows][share]
+        read = {item.name: guarded(partial(reader.of, item, rows.get(item.name))) for item in mine}
         entries: Entries = () if share.start else guarded(lambda: loader.probe(processes, packages))
+    found = {name: item for name, item in read.items() if not isinstance(item, Unknown)}
     return Found(packages=found, loader=entries)
-
-
-def _complete(reader: elf.Reader, package: Package, give: dict[str, str] | None) -> Package:
-    package = details.with_files(reader.host, package)
-    read = guarded(lambda: reader.of(package, give))
-    return package if isinstance(read, Unknown) else read

@@ -102,20 +102,15 @@ def complete(host: Host, package: Package, places: Sequence[str], modules: dict[
     return torch(host, package) if package.name == "torch" else package
 
 
-def with_files(host: Host, package: Package) -> Package:
-    """Add what is gone of the files of a package that is watched."""
-    if package.name not in WATCHED:
-        return package
-    gone = _files_gone(host, package)
-    return replace(package, damage=package.damage + gone) if gone else package
-
-
 def _is_there(host: Host, place: str, module: str) -> bool:
     path = f"{place}/{module.replace('.', '/')}"
     return host.exists(f"{path}.py") or host.exists(path)
 
 
-def _files_gone(host: Host, package: Package) -> tuple[str, ...]:
+def files_gone(host: Host, package: Package) -> tuple[str, ...]:
+    """Say what is gone of the files of a package that is watched."""
+    if package.name not in WATCHED:
+        return ()
     stem = package.name.replace("-", "_")
     record = f"{package.location}/{stem}-{package.version}.dist-info/RECORD"
     return damage.of_files(host, package, _text(host, record))
