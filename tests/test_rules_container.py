@@ -178,6 +178,12 @@ CU13 = make.having(make.healthy(), make.package("torch", "2.11.0", cuda="13.0"))
             id="libcudart-13-named",
         ),
         pytest.param("memory-saver-preload-missing", make.bare(), "not-applicable", id="no-saver"),
+        pytest.param(
+            "memory-saver-preload-missing",
+            make.variables(make.bare(), LD_PRELOAD="/opt/old/torch_memory_saver_cpp.abi3.so"),
+            "error",
+            id="the-hook-of-a-saver-that-is-gone",
+        ),
         pytest.param("memory-saver-preload-missing", replace(CU13, loader=Unknown("x")), "unknown", id="saver-unread"),
     ],
 )

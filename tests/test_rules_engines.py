@@ -171,6 +171,13 @@ RELEASED_VERL = make.package("verl", "0.2.0.post2", requires=("vllm<=0.6.3",))
         ),
         pytest.param(
             "sglang-verl-engine-missing",
+            make.having(make.healthy(), make.package("sglang", "0.4.8")),
+            LAUNCH,
+            "error",
+            id="taken-out-again",
+        ),
+        pytest.param(
+            "sglang-verl-engine-missing",
             make.having(make.healthy(), replace(POST2, origin=GIT)),
             LAUNCH,
             "ok",

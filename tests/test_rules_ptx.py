@@ -64,6 +64,13 @@ CUDA13 = make.toolkit("13.0.2", path="/usr/local/cuda", gcc_max=15)
         ),
         pytest.param(
             "ptxas-too-old",
+            make.having(make.healthy(gpus=(make.gpu("RTX 5090", "12.0"),)), make.package("triton", "3.2.0")),
+            LAUNCH,
+            "error",
+            id="triton-3.2-on-blackwell",
+        ),
+        pytest.param(
+            "ptxas-too-old",
             make.variables(
                 make.having(make.healthy(gpus=(make.gpu("NVIDIA GB10", "12.1"),)), make.package("triton", "3.5.1")),
                 TRITON_PTXAS_PATH="/usr/local/cuda/bin/ptxas",

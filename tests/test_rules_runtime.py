@@ -106,6 +106,16 @@ def test_limits_of_the_host(rule: str, facts: Facts, expected: str) -> None:
         pytest.param("cuda-visible-devices-unsupported", told(**{VISIBLE: ""}), LAUNCH, "error", id="none"),
         pytest.param("cuda-visible-devices-unsupported", told(**{VISIBLE: "a"}), LAUNCH, "error", id="garbage"),
         pytest.param("rocm-visible-devices-set", make.healthy(), LAUNCH, "ok", id="no-rocr"),
+        pytest.param(
+            "rocm-visible-devices-set", told(HIP_VISIBLE_DEVICES="0,1"), LAUNCH, "ok", id="old-verl-ignores-it"
+        ),
+        pytest.param(
+            "rocm-visible-devices-set",
+            make.having(told(HIP_VISIBLE_DEVICES="0,1"), make.package("verl", "0.4.1")),
+            LAUNCH,
+            "error",
+            id="verl-0.4-refuses-hip",
+        ),
         pytest.param("rocm-visible-devices-set", told(ROCR_VISIBLE_DEVICES="0"), LAUNCH, "ok", id="ray-2.42-takes-it"),
         pytest.param(
             "rocm-visible-devices-set",
@@ -134,6 +144,16 @@ def test_limits_of_the_host(rule: str, facts: Facts, expected: str) -> None:
             id="not-as-the-image",
         ),
         pytest.param("network-interface-unresolved", make.healthy(), LAUNCH, "ok", id="an-address"),
+        pytest.param(
+            "network-interface-unresolved", told(NCCL_SOCKET_IFNAME="lo"), LAUNCH, "ok", id="loopback-of-one-node"
+        ),
+        pytest.param(
+            "network-interface-unresolved",
+            told(GLOO_SOCKET_IFNAME="docker0", SLURM_JOB_NUM_NODES="2"),
+            LAUNCH,
+            "error",
+            id="docker0-of-two-nodes",
+        ),
         pytest.param(
             "network-interface-unresolved", limits(hostname_resolves="127.0.1.1"), LAUNCH, "ok", id="one-node"
         ),
@@ -237,6 +257,9 @@ HUB = "Qwen/Qwen2-7B-Instruct"
             "gpus-too-few", wish(gpus_per_node=8, nodes=2, cluster_gpus=8), "error", id="the-other-node-is-late"
         ),
         pytest.param("gpus-too-few", wish(cluster_gpus=Unknown("ray")), "unknown", id="cluster-unread"),
+        pytest.param("gpus-too-few", told(SLURM_GPUS_ON_NODE="16"), "warning", id="slurm-granted-more"),
+        pytest.param("gpus-too-few", told(SLURM_GPUS_PER_NODE="h100:1"), "ok", id="slurm-granted-less"),
+        pytest.param("gpus-too-few", told(SLURM_GPUS_PER_NODE="h100"), "not-applicable", id="slurm-without-a-count"),
         pytest.param("model-or-data-missing", wish(files={"/d/train.parquet": True}), "ok", id="data"),
         pytest.param("model-or-data-missing", wish(files={"/d/train.parquet": False}), "error", id="no-data"),
         pytest.param("model-or-data-missing", wish(files={"/m/qwen": False}), "error", id="no-model"),
@@ -248,6 +271,18 @@ HUB = "Qwen/Qwen2-7B-Instruct"
         ),
         pytest.param(
             "wandb-key-missing", make.variables(wish(loggers=("wandb",)), WANDB_MODE="offline"), "ok", id="offline"
+        ),
+        pytest.param("wandb-key-missing", told(), "not-applicable", id="no-run"),
+        pytest.param("wandb-key-missing", told(WANDB_PROJECT="grpo"), "warning", id="meant-by-the-shell"),
+        pytest.param("wandb-key-missing", told(WANDB_PROJECT="grpo", WANDB_API_KEY="set"), "ok", id="meant-with-key"),
+        pytest.param("hub-not-reachable", told(), "not-applicable", id="no-run-no-hub"),
+        pytest.param("hub-not-reachable", told(HF_ENDPOINT="hf-mirror.com"), "warning", id="no-scheme"),
+        pytest.param("hub-not-reachable", told(HF_ENDPOINT="https://hf-mirror.com"), "ok", id="a-mirror"),
+        pytest.param(
+            "hub-not-reachable",
+            make.variables(wish(model=HUB), HF_ENDPOINT="hf-mirror.com"),
+            "error",
+            id="asked-wrongly",
         ),
         pytest.param("hub-not-reachable", wish(model="/m/qwen"), "not-applicable", id="a-path"),
         pytest.param("hub-not-reachable", wish(model=HUB), "ok", id="answers"),

@@ -199,20 +199,25 @@ def libcuda_symlink_missing(facts: Facts, target: Target) -> Iterator[Finding]:
 )
 def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     """What LD_PRELOAD says lets torch-memory-saver work."""
-    saver = package(facts, "torch-memory-saver")
-    if saver is None:
-        msg = "torch-memory-saver is not installed"
-        raise NotApplicable(msg)
-    cuda = subjects.torch_cuda(facts, target)
     preload = facts.environment.get("LD_PRELOAD")
     hooks = [item for item in re.split(r"[:\s]+", preload or "") if "torch_memory_saver" in item]
+    if package(facts, "torch-memory-saver") is None:
+        if not hooks:
+            msg = "torch-memory-saver is not installed"
+            raise NotApplicable(msg)
+        yield _preload(
+            "LD_PRELOAD names the hook of torch-memory-saver, which is not installed", hooks[0], "this torch"
+        )
+        return
+    cuda = subjects.torch_cuda(facts, target)
+    made_for = f"CUDA {subjects.major(cuda)}"
     asked = facts.wish is not None and facts.wish.memory_saver
     for hook in hooks:
         found = re.search(r"cu(\d\d)", posixpath.basename(hook))
         if found and int(found[1]) != subjects.major(cuda):
-            yield _preload(f"LD_PRELOAD names the hook of CUDA {found[1]}, torch is CUDA {cuda}", hook, cuda)
+            yield _preload(f"LD_PRELOAD names the hook of CUDA {found[1]}, torch is CUDA {cuda}", hook, made_for)
     if preload is not None and not hooks and (asked or not preload.strip()):
-        yield _preload("LD_PRELOAD is set without torch-memory-saver's hook", f"LD_PRELOAD={preload!r}", cuda)
+        yield _preload("LD_PRELOAD is set without torch-memory-saver's hook", f"LD_PRELOAD={preload!r}", made_for)
     if subjects.major(cuda) >= 13 and not _runtime_is_found(facts, cuda):  # noqa: PLR2004  # the hook of CUDA 13
         place = "<site-packages>/nvidia/cu13/lib"
         yield Finding(
@@ -224,11 +229,11 @@ def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Findi
         )
 
 
-def _preload(summary: str, found: str, cuda: str) -> Finding:
+def _preload(summary: str, found: str, torch: str) -> Finding:
     return Finding(
         summary=summary,
         found=found,
-        expected=f"LD_PRELOAD not set, or the hook of CUDA {subjects.major(cuda)}",
+        expected=f"LD_PRELOAD not set, or the hook of {torch}",
         fix=(remedy.unset("LD_PRELOAD"),),
     )
 

@@ -11,6 +11,7 @@ from envcheck.rules import remedy, subjects
 from envcheck.rules.build_resources import threshold
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOCAL_INTERFACES = frozenset({"lo", "docker0"})
 
 
 @rule(
@@ -64,24 +65,33 @@ def cuda_visible_devices_unsupported(facts: Facts, target: Target) -> Iterator[F
     "rocm-visible-devices-set",
     group="run time",
     subject="ROCR_VISIBLE_DEVICES",
-    cause="Slurm sets ROCR_VISIBLE_DEVICES on NVIDIA nodes too, and ray 2.45 and newer refuse it at import.",
+    cause="Slurm sets ROCR_VISIBLE_DEVICES on NVIDIA nodes too, and ray 2.45 and newer refuse it at import; verl 0.4 "
+    "and newer refuse it, and HIP_VISIBLE_DEVICES, beside the CUDA_VISIBLE_DEVICES that ray sets.",
     stages=("launch", "train"),
     sources=("https://github.com/ray-project/ray/issues/53737",),
-    fix=("unset ROCR_VISIBLE_DEVICES",),
+    fix=("unset ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES",),
 )
 def rocm_visible_devices_set(facts: Facts, target: Target) -> Iterator[Finding]:
-    """No variable of AMD GPUs is set that ray refuses."""
-    if "ROCR_VISIBLE_DEVICES" not in facts.environment:
-        return
-    ray = subjects.wanted_version(facts, target, "ray") or "0"
-    rows = [row for row in target.limits.rows("ray", ray=ray) if "refuses" in row.give]
-    yield Finding(
-        summary=f"ROCR_VISIBLE_DEVICES is set: ray {ray} "
-        + ("refuses it" if rows else "takes it, 2.45 and newer refuse it"),
-        found=f"ROCR_VISIBLE_DEVICES={subjects.variable(facts, 'ROCR_VISIBLE_DEVICES')}",
-        expected="not set",
-        fix=(remedy.unset("ROCR_VISIBLE_DEVICES"),),
-        severity="error" if rows else "ok",
+    """No variable of AMD GPUs is set that ray or verl refuses."""
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if name not in facts.environment:
+            continue
+        who = [*_refusing(facts, target, "ray", name), *_refusing(facts, target, "verl", name)]
+        yield Finding(
+            summary=f"{name} is set: " + (f"{' and '.join(who)} refuse it" if who else "newer ray and verl refuse it"),
+            found=f"{name}={subjects.variable(facts, name)}",
+            expected="not set",
+            fix=(remedy.unset(name),),
+            severity="error" if who else "ok",
+        )
+
+
+def _refusing(facts: Facts, target: Target, package: str, name: str) -> list[str]:
+    """Name a package with its version where that refuses a variable."""
+    version = subjects.wanted_version(facts, target, package) or "0"
+    rows = target.limits.rows(package, **{package: version})
+    return (
+        [f"{package} {version}"] if any(name in row.give.get("refuses_variables", "").split() for row in rows) else []
     )
 
 
@@ -156,6 +166,7 @@ def _is_disaggregated(facts: Facts) -> bool:
 )
 def network_interface_unresolved(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Where a run has several nodes, this host's name leads the others to it."""
+    yield from _named_for_this_host_only(facts)
     if subjects.variable(facts, "GLOO_SOCKET_IFNAME"):
         return
     address = subjects.resources(facts).hostname_resolves
@@ -171,6 +182,19 @@ def network_interface_unresolved(facts: Facts, _target: Target) -> Iterator[Find
             fix=(remedy.exports("Name the interface", GLOO_SOCKET_IFNAME="eth0", NCCL_SOCKET_IFNAME="eth0"),),
             severity="error" if nodes > 1 else "ok",
         )
+
+
+def _named_for_this_host_only(facts: Facts) -> Iterator[Finding]:
+    """Find an interface that no other node reaches, named for a run of several."""
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        value = subjects.variable(facts, name)
+        if value.lstrip("=") in LOCAL_INTERFACES and _nodes(facts) > 1:
+            yield Finding(
+                summary=f"{name} names an interface that no other node reaches",
+                found=f"{name}={value}",
+                expected="the interface of the network between the nodes",
+                fix=(remedy.exports("Name the interface", **{name: "eth0"}),),
+            )
 
 
 def _nodes(facts: Facts) -> int:

@@ -9,6 +9,10 @@ from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rul
 from envcheck.rules import remedy, subjects
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+LOGGED = ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_BASE_URL")
+"""Variables that are set for the sake of wandb only."""
+GRANTED = ("SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE")
+"""What Slurm says of this node's share: ``8``, or ``h100:8``."""
 
 
 def need_wish(facts: Facts) -> Wish:
@@ -29,7 +33,10 @@ def need_wish(facts: Facts) -> Wish:
     fix=("Ask for fewer (trainer.n_gpus_per_node, trainer.nnodes), or wait until ray status shows all nodes.",),
 )
 def gpus_too_few(facts: Facts, _target: Target) -> Iterator[Finding]:
-    """There are as many GPUs as the run asks for."""
+    """There are as many GPUs as the run asks for, and as the scheduler granted."""
+    if facts.wish is None and (granted := _granted(facts)):
+        yield from _fewer_than_granted(facts, *granted)
+        return
     wish = need_wish(facts)
     have = len(subjects.gpus(facts))
     asked = wish.gpus_per_node or wish.tensor_parallel
@@ -47,6 +54,31 @@ def gpus_too_few(facts: Facts, _target: Target) -> Iterator[Finding]:
             expected=f"{wish.nodes} nodes with {asked} GPUs each",
             fix=(Fix(text="Wait until all nodes have joined", commands=("ray status",)),),
             subject="ray",
+        )
+
+
+def _granted(facts: Facts) -> tuple[str, int] | None:
+    """Give the variable with which the scheduler tells of GPUs, and their count."""
+    for name in GRANTED:
+        count = subjects.variable(facts, name).rpartition(":")[2]
+        if count.isdigit():
+            return name, int(count)
+    return None
+
+
+def _fewer_than_granted(facts: Facts, name: str, count: int) -> Iterator[Finding]:
+    have = len(known(facts.gpus))
+    if 0 < have < count:
+        yield Finding(
+            summary=f"the scheduler granted {count} GPUs on this node, {have} are there",
+            found=f"{have} GPUs, {name}={subjects.variable(facts, name)}",
+            expected=f"{count} GPUs",
+            fix=(
+                Fix(
+                    text="Look whether GPUs fell off the bus, or the step was given a part", commands=("nvidia-smi -L",)
+                ),
+            ),
+            severity="warning",
         )
 
 
@@ -86,7 +118,10 @@ def model_or_data_missing(facts: Facts, _target: Target) -> Iterator[Finding]:
 )
 def wandb_key_missing(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Where wandb is asked for, it has a key or is offline."""
-    if "wandb" not in need_wish(facts).loggers:
+    meant = [name for name in LOGGED if subjects.variable(facts, name)]
+    if facts.wish is None and not meant:
+        raise NotApplicable("no run was named")
+    if facts.wish is not None and "wandb" not in facts.wish.loggers:
         raise NotApplicable("wandb is not asked for")
     mode = subjects.variable(facts, "WANDB_MODE")
     if subjects.variable(facts, "WANDB_API_KEY") or mode in {"offline", "disabled", "dryrun"}:
@@ -99,6 +134,7 @@ def wandb_key_missing(facts: Facts, _target: Target) -> Iterator[Finding]:
             remedy.exports("Log to disk", WANDB_MODE="offline"),
             Fix(text="Or log to the console alone", commands=("trainer.logger=['console']",)),
         ),
+        severity="error" if facts.wish is not None else "warning",
     )
 
 
@@ -113,6 +149,17 @@ def wandb_key_missing(facts: Facts, _target: Target) -> Iterator[Finding]:
 )
 def hub_not_reachable(facts: Facts, _target: Target) -> Iterator[Finding]:
     """A model that is named as on the hub can be asked for there."""
+    endpoint = subjects.variable(facts, "HF_ENDPOINT")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        yield Finding(
+            summary="HF_ENDPOINT is no address: it lacks https://",
+            found=f"HF_ENDPOINT={endpoint}",
+            expected="https:// and a host",
+            fix=(remedy.exports("Write it whole", HF_ENDPOINT=f"https://{endpoint}"),),
+            severity="warning" if facts.wish is None else "error",
+        )
+    if facts.wish is None and endpoint:
+        return
     wish = need_wish(facts)
     if wish.model is None or wish.model.startswith(("/", "~", ".")):
         raise NotApplicable("the model is named by its path")
