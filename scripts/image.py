@@ -113,6 +113,7 @@ def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
         "ARCHS": given.archs or ";".join(stack.archs),
         "PYTHON": given.python,
         "COMPONENT": given.component,
+        "COMPILE": " ".join(given.compile),
         "MISSING": " ".join(given.allow_missing),
         "FROM_SDIST": " ".join(given.from_sdist),
         "BASE_DIGEST": "" if "@" in base else local_digest(base),
@@ -205,6 +206,13 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument(
         "--from-sdist", action="append", default=[], metavar="COMPONENT", help="compile what the lock takes as a wheel"
+    )
+    it.add_argument(
+        "--compile",
+        action="append",
+        default=[],
+        metavar="COMPONENT",
+        help="do so although --prebuilt has other builds of it",
     )
     it.add_argument(
         "--python", default=image_defaults.PYTHON, help="interpreter of the base, for the environment (%(default)s)"
