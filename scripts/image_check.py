@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+
 from envcheck.errors import EnvcheckError, WorkError
 from scripts import cli, process
 
@@ -41,6 +43,13 @@ SECRET_TEXT = re.compile(
     r"://[^/\s:@]+:[^/\s:@]+@|\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
     r"|(?i:(api_key|token|password|secret)=[^\s\"']{8,})"
 )
+SIZE_MARGIN = 1.15
+"""All layers together against base + what the lock installs: more means caches or files that are there twice."""
+INSTALLED = """
+import importlib.metadata, os
+places = {os.path.realpath(f.locate()) for d in importlib.metadata.distributions() for f in d.files or ()}
+print(sum(os.stat(place).st_size for place in places if os.path.isfile(place)))
+"""
 LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.base.name", "envcheck.stack")
 
 
@@ -153,16 +162,42 @@ def fits_budget(image: Image) -> Result:
     return Result(name="layers", ok=largest <= LAYER_BYTES, found=words)
 
 
+def fits_contents(image: Image) -> Result:
+    """All layers together hold little more than the base and what the installed distributions list as their files."""
+    rows = [line.split("\t", 1) for line in image.history.splitlines() if line.split("\t")[0].isdigit()]
+    above = next((index for index, row in enumerate(rows) if "install-lock" in row[1]), None)
+    if above is None:
+        return Result(name="size", ok=True, found="nothing was installed from a lock")
+    base, total = sum(int(row[0]) for row in rows[above + 1 :]), sum(image.sizes)
+    lock = int(image.shell(f"/opt/venv/bin/python -I -c '{INSTALLED}'"))
+    share = total / (base + lock)
+    parts = f"base {base / (1 << 30):.2f} GiB + lock {lock / (1 << 30):.2f} GiB"
+    return Result(name="size", ok=share <= SIZE_MARGIN, found=f"{total / (1 << 30):.2f} GiB, {share:.3f} of {parts}")
+
+
+def has_sbom(image: Image) -> Result:
+    """/etc/envcheck/sbom.cdx.json names every package that the manifest names, at its version."""
+    try:
+        sbom = json.loads(image.shell("cat /etc/envcheck/sbom.cdx.json"))
+        manifest = json.loads(image.shell("cat /etc/envcheck/manifest.json"))
+    except (WorkError, ValueError) as error:
+        return Result(name="sbom", ok=False, found=str(error)[:200])
+    listed = {(canonicalize_name(row["name"]), row.get("version", "").partition("+")[0]) for row in sbom["components"]}
+    there = {(canonicalize_name(name), text.partition("+")[0]) for name, text in manifest["packages"].items()}
+    missing = sorted(name for name, _ in there - listed)
+    words = f"lacks {', '.join(missing)}" if missing else f"{len(there)} packages of {len(listed)} components"
+    return Result(name="sbom", ok=not missing, found=words)
+
+
 def has_manifest(image: Image) -> Result:
     """/etc/envcheck/manifest.json says what the image was built from."""
     try:
         manifest = json.loads(image.shell("cat /etc/envcheck/manifest.json"))
-    except (WorkError, ValueError) as error:
+        words = f"stack {manifest['stack']}, {len(manifest['packages'])} packages"
+    except (WorkError, ValueError, KeyError) as error:
         return Result(name="manifest", ok=False, found=str(error)[:200])
     missing = manifest.get("values", {}).get("missing")
-    words = f"stack {manifest['stack']}, {len(manifest['packages'])} packages" + (
-        f", missing: {missing}" if missing else ""
-    )
+    words += f", missing: {missing}" if missing else ""
     return Result(name="manifest", ok=True, found=words)
 
 
@@ -203,7 +238,9 @@ CHECKS: tuple[Callable[[Image], Result], ...] = (
     has_no_caches,
     has_labels,
     fits_budget,
+    fits_contents,
     has_manifest,
+    has_sbom,
     starts_offline,
     doctor_agrees,
 )

@@ -183,13 +183,18 @@ def test_build_explains_a_failure(code: int, tmp_path: Path, monkeypatch: pytest
 def picture(**config: object) -> image_check.Image:
     labels = dict.fromkeys(image_check.LABELS, "x")
     return image_check.Image(
-        reference="ref", config={"User": "1000:0", "Labels": labels, **config}, history="10\tRUN x", sizes=(10, 20)
+        reference="ref",
+        config={"User": "1000:0", "Labels": labels, **config},
+        history="0\tCMD\n100\tRUN install-lock\n20\tCOPY / /",
+        sizes=(100, 20),
     )
 
 
 def test_healthy_image_passes_every_check(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
     docker.answers |= {
-        "manifest.json": '{"stack": "s", "packages": {"a": "1"}, "values": {"missing": "flash-attn"}}',
+        "manifest.json": '{"stack": "s", "packages": {"a_b": "1"}, "values": {"missing": "flash-attn"}}',
+        "sbom.cdx.json": '{"components": [{"name": "a-b", "version": "1"}, {"name": "other"}]}',
+        "importlib.metadata": "100\n",
         "docker run": "",
     }
     monkeypatch.setattr(process, "stream", lambda argv, **_: process.Done(argv=tuple(argv), returncode=0, tail=("ok",)))
@@ -209,6 +214,14 @@ def test_healthy_image_passes_every_check(docker: Docker, monkeypatch: pytest.Mo
         pytest.param("caches", {}, {"du -sk": "/root/.cache\n"}, id="cache"),
         pytest.param("labels", {"Labels": None}, {}, id="labels"),
         pytest.param("manifest", {}, {"manifest.json": "{"}, id="manifest"),
+        pytest.param("sbom", {}, {}, id="no-sbom"),
+        pytest.param(
+            "sbom",
+            {},
+            {"manifest.json": '{"packages": {"a": "2"}}', "sbom": '{"components": [{"name": "a", "version": "1"}]}'},
+            id="sbom-of-another-version",
+        ),
+        pytest.param("size", {}, {"importlib.metadata": "5"}, id="more-than-it-holds"),
         pytest.param("any-uid", {}, {}, id="home-not-writable"),
         pytest.param("offline-start", {}, {}, id="does-not-start"),
     ],
@@ -220,6 +233,11 @@ def test_broken_image_fails_its_check(
     monkeypatch.setattr(process, "stream", lambda argv, **_: process.Done(argv=tuple(argv), returncode=1, tail=()))
     results = {row.name: row for row in image_check.check(picture(**config))}
     assert not results[name].ok
+
+
+def test_an_image_without_a_lock_has_no_size_to_compare() -> None:
+    plain = image_check.Image(reference="r", config={}, history="5\tCOPY x", sizes=(5,))
+    assert "nothing was installed" in image_check.fits_contents(plain).found
 
 
 def test_a_layer_beyond_the_budget() -> None:
