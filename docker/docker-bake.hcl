@@ -8,11 +8,17 @@ variable "REGISTRY" { default = "envcheck" }
 variable "ARCHS" { default = "8.0;9.0" }
 variable "PREBUILT" { default = "wheelhouse" }
 variable "SOURCE_DATE_EPOCH" { default = "1735689600" }
-variable "CACHE" { default = "" } # registry reference; empty: no cache is exported
+variable "COMPONENT" { default = "torch-memory-saver" }
+# Where steps are taken from and kept for the next machine; empty: this builder's own cache alone.
+#   registry  CACHE_FROM=type=registry,ref=R  CACHE_TO=type=registry,ref=R,mode=max
+#   a folder  CACHE_FROM=type=local,src=D     CACHE_TO=type=local,dest=D,mode=max
+#   GitHub    CACHE_FROM=type=gha             CACHE_TO=type=gha,mode=max
+variable "CACHE_FROM" { default = "" }
+variable "CACHE_TO" { default = "" }
 
 group "default" { targets = ["train"] }
 group "matrix" { targets = ["images"] }
-group "ci" { targets = ["doctor", "toolchain"] }
+group "ci" { targets = ["doctor", "wheel"] }
 
 target "common" {
   context    = "."
@@ -23,8 +29,8 @@ target "common" {
     ARCHS             = ARCHS
     SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH
   }
-  cache-from = CACHE != "" ? ["type=registry,ref=${CACHE}", "type=gha"] : ["type=local,src=.cache/buildx"]
-  cache-to   = CACHE != "" ? ["type=registry,ref=${CACHE},mode=max"] : []
+  cache-from = CACHE_FROM != "" ? [CACHE_FROM] : []
+  cache-to   = CACHE_TO != "" ? [CACHE_TO] : []
 }
 
 target "toolchain" {
@@ -37,6 +43,13 @@ target "doctor" {
   inherits = ["common"]
   target   = "doctor"
   tags     = ["${REGISTRY}/doctor:latest"]
+}
+
+target "wheel" {
+  inherits = ["common"]
+  target   = "wheel"
+  args     = { COMPONENT = COMPONENT, FROM_SDIST = COMPONENT }
+  output   = ["type=local,dest=wheelhouse"]
 }
 
 target "train" {

@@ -16,6 +16,7 @@ import pytest
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
+from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
 from scripts import files, image, image_check, process
 from scripts.cache import ROOT
@@ -156,6 +157,38 @@ def test_runtime_image_compiles_a_kernel_as_a_user(cuda_base: str) -> None:
         assert process.output([*argv, "sh", "-c", script], timeout=120) == "\x7fELF"
     finally:
         remove(tag)
+
+
+def _bake(*targets: str, **variables: str) -> dict[str, Any]:
+    """What bake would build, as it says it itself."""
+    argv = ["docker", "buildx", "bake", "-f", "docker/docker-bake.hcl", "--print", *targets]
+    text = process.output(argv, timeout=60, environ={**os.environ, **variables}, cwd=ROOT)
+    found = json.loads(text[text.index("{") :])["target"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_bake_knows_every_combination_of_the_stacks(engine: image.Engine) -> None:
+    if not engine.buildx:
+        pytest.skip("bake is part of buildx")
+    found = _bake("matrix")
+    for name in ("verl-sglang-cu124", "verl-lts-cu124"):
+        stack = stacks.load(name)
+        wanted = {f"{name}-{one}-{other}" for one in stack.engines for other in stack.trainers}
+        assert wanted <= set(found)
+    assert set(_bake("ci")) == {"doctor", "wheel"}
+    assert _bake("dev")["dev"]["target"] == "builder"
+    assert _bake("train-prebuilt", PREBUILT="/w")["train-prebuilt"]["contexts"] == {"prebuilt": "/w"}
+
+
+@pytest.mark.parametrize("kind", ["type=registry,ref=r.example/c", "type=local,src=/c", "type=gha"])
+def test_bake_takes_any_cache(kind: str, engine: image.Engine) -> None:
+    if not engine.buildx:
+        pytest.skip("bake is part of buildx")
+    assert "cache-from" not in _bake("doctor")["doctor"]
+    assert _bake("doctor", CACHE_FROM=kind)["doctor"]["cache-from"] == [kind]
+    kept = kind.replace("src=", "dest=") + ",mode=max"
+    assert _bake("doctor", CACHE_TO=kept)["doctor"]["cache-to"] == [kept]
 
 
 @pytest.mark.build
