@@ -294,3 +294,15 @@ def test_flashinfer_without_build_meta_says_nothing() -> None:
 def test_every_stack_file_is_asked_for_its_modules() -> None:
     assert "sglang.srt.entrypoints.verl_engine" in details.modules_asked()["sglang"]
     assert "megatron.core" in details.modules_asked()["megatron-core"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("letter", ["x", "é", "🐼"])
+def test_a_header_longer_than_the_first_read_is_read_whole(letter: str, newline: str) -> None:
+    """Bytes and letters differ in number: pandas' header was cut, and its requirements were lost."""
+    head = f"Summary: {letter * dists.HEAD_BYTES}\nRequires-Dist: numpy>=1.26\n".replace("\n", newline)
+    metadata = (
+        f"Metadata-Version: 2.1{newline}Name: pandas{newline}Version: 2.3.0{newline}{head}{newline}About{newline}"
+    )
+    found = packages({f"{SITE}/pandas-2.3.0.dist-info/METADATA": metadata})["pandas"]
+    assert (found.version, found.requires) == ("2.3.0", ("numpy>=1.26",))

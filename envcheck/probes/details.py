@@ -94,11 +94,10 @@ def modules_asked() -> dict[str, tuple[str, ...]]:
 def complete(host: Host, package: Package, places: Sequence[str], modules: dict[str, tuple[str, ...]]) -> Package:
     """Add to a package what its own files say."""
     asked = modules.get(package.name, ())
-    package = replace(
-        package,
-        modules=tuple(module for module in asked if any(_is_there(host, place, module) for place in places)),
-        built_for=built_for(host, package),
-    )
+    found = tuple(module for module in asked if any(_is_there(host, place, module) for place in places))
+    built = built_for(host, package)
+    if found or built:
+        package = replace(package, modules=found, built_for=built)
     return torch(host, package) if package.name == "torch" else package
 
 

@@ -12,7 +12,7 @@ from envcheck.probes import damage, details, editable
 from envcheck.probes.environment import without_credentials
 from envcheck.record import replace
 
-HEAD_BYTES = 16 << 10
+HEAD_BYTES = 6 << 10
 """The header of METADATA nearly always ends before; the description follows and is not read."""
 DISTRIBUTION = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+?)(?:-py[\d.]+)?\.(?P<kind>dist-info|egg-info)$")
 
@@ -65,8 +65,7 @@ def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
     path = f"{site}/{entry}"
     inside = host.listdir(path)
     head = _head(host, path, inside)
-    named = DISTRIBUTION.match(entry)
-    version = first(head, "Version") or (named and named["version"])
+    version = first(head, "Version") or _named(entry)
     installer = _line(host, f"{path}/INSTALLER") if "INSTALLER" in inside else None
     origin = read_origin(host, f"{path}/direct_url.json") if "direct_url.json" in inside else None
     return Package(
@@ -84,6 +83,12 @@ def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
     )
 
 
+def _named(entry: str) -> str | None:
+    """Version by the name of the directory."""
+    found = DISTRIBUTION.match(entry)
+    return found["version"] if found else None
+
+
 def _best(host: Host, site: str, entries: list[str]) -> str:
     """Of several, the one whose METADATA is there, the last by name."""
     if len(entries) == 1:
@@ -97,7 +102,7 @@ def _head(host: Host, path: str, inside: list[str]) -> str:
     source = next((f"{path}/{name}" for name in ("METADATA", "PKG-INFO") if name in inside), path)
     try:
         text = host.read(source, HEAD_BYTES)
-        if len(text) >= HEAD_BYTES - 4 and "\n\n" not in text:
+        if "\n\n" not in text and "\r\n\r\n" not in text:
             text = host.read(source)
     except OSError:
         return ""

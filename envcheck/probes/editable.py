@@ -57,6 +57,8 @@ def parse_finder(text: str) -> dict[str, str]:
 
 def place(links: Links, package: Package) -> tuple[str, ...]:
     """Directories in which the modules of a package may lie: its own site, then where an editable install points."""
+    if not links.modules and package.origin is None:
+        return (package.location,)
     own = tuple(path.rpartition("/")[0] for name, path in links.modules.items() if _same(name, package.name))
     url = package.origin.url if package.origin and package.origin.editable else ""
     checkout = url.removeprefix("file://")
