@@ -171,6 +171,12 @@ CU13 = make.package("nvidia-cudnn-cu13", "9.20.0.48")
         pytest.param("cudnn-shadowed", make.healthy(loader=Unknown("ld.so")), "unknown", id="unread"),
         pytest.param("nccl-shadowed", make.healthy(), "ok", id="own-nccl"),
         pytest.param(
+            "nccl-shadowed",
+            make.having(make.healthy(), make.package("nvidia-nccl-cu11", "2.14.3")),
+            "error",
+            id="the-wheel-of-cuda-11-beside-it",
+        ),
+        pytest.param(
             "nccl-shadowed", entries(hidden("libnccl.so.2", "/n/libnccl.so.2", "2.18.3", "nccl")), "error", id="old"
         ),
         pytest.param(

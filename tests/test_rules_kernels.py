@@ -70,6 +70,7 @@ TORCH_26_CU126 = make.package("torch", "2.6.0+cu126", cuda="12.6", cxx11_abi=Unk
         ),
         pytest.param("sgl-kernel-differs", make.healthy(), LAUNCH, "ok", id="seed"),
         pytest.param("sgl-kernel-differs", make.lts(), LTS, "ok", id="lts"),
+        pytest.param("sgl-kernel-differs", pinned(sglang="0.5.6"), LAUNCH, "error", id="sglang-alone-was-upgraded"),
         pytest.param("sgl-kernel-differs", pinned(sgl_kernel="0.3.21"), LAUNCH, "error", id="of-another-torch"),
         pytest.param("sgl-kernel-differs", pinned(sglang_kernel="0.4.2"), LAUNCH, "error", id="both-names"),
         pytest.param(
@@ -97,6 +98,9 @@ TORCH_26_CU126 = make.package("torch", "2.6.0+cu126", cuda="12.6", cxx11_abi=Unk
             "torchvision-torch-differs", make.healthy(packages=Unknown("x")), LAUNCH, "unknown", id="tv-unread"
         ),
         pytest.param("vllm-torch-differs", pinned(vllm="0.7.2"), LAUNCH, "ok", id="of-this-torch"),
+        pytest.param(
+            "vllm-torch-differs", pinned(vllm="0.10.1.1"), make.target(engine="vllm"), "error", id="torch-2.7"
+        ),
         pytest.param("vllm-torch-differs", pinned(vllm="0.8.5"), LAUNCH, "warning", id="beside-sglang"),
         pytest.param("vllm-torch-differs", pinned(vllm="0.8.5"), make.target(engine="vllm"), "error", id="the-engine"),
         pytest.param(

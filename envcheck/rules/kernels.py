@@ -156,8 +156,8 @@ def sgl_kernel_differs(facts: Facts, target: Target) -> Iterator[Finding]:
             )
     for row, subject in subjects.broken(target, "sglang", have):
         if subject == name:
-            pinned = subjects.wanted_component(target, "sgl-kernel")
-            as_pinned = pinned is not None and satisfies(have[name], f"=={pinned.version}")
+            pins = [(item, subjects.wanted_component(target, item)) for item in ("sgl-kernel", "sglang")]
+            as_pinned = all(pin and satisfies(have.get(item, "0"), f"=={pin.version}") for item, pin in pins)
             yield Finding(
                 summary=f"sglang {have['sglang']} asks for {name}{row.need[name]}, installed is {have[name]}",
                 found=f"{name} {have[name]}",

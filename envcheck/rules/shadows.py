@@ -172,6 +172,7 @@ def nccl_shadowed(facts: Facts, target: Target) -> Iterator[Finding]:
     found = [shadow(facts, item) for item in entries(facts, "libnccl") if hidden(item)]
     yield from (item for item in found if item.severity != "ok")
     yield from _lacks_symbols(facts, target)
+    yield from _two_wheels(facts, target)
     preloaded = [item for item in re.split(r"[:\s]", subjects.variable(facts, "LD_PRELOAD")) if "libnccl" in item]
     named = subjects.variable(facts, "VLLM_NCCL_SO_PATH") if target.engine == "vllm" else ""
     for name, path in (
@@ -186,6 +187,19 @@ def nccl_shadowed(facts: Facts, target: Target) -> Iterator[Finding]:
             expected="torch's own NCCL",
             fix=(remedy.unset(name),),
             severity="warning",
+        )
+
+
+def _two_wheels(facts: Facts, target: Target) -> Iterator[Finding]:
+    """The NCCL wheels of all CUDA majors hold one file: the last that was installed is what torch gets."""
+    wheels = [f"nvidia-nccl-cu{major}" for major in (11, 12, 13)]
+    have = {name: version for name in wheels if (version := subjects.installed_version(facts, name))}
+    if len(set(have.values())) > 1:
+        yield Finding(
+            summary="the NCCL wheels of two CUDA majors overwrite each other's libnccl.so.2",
+            found=", ".join(f"{name} {version}" for name, version in have.items()),
+            expected=f"the one of CUDA {subjects.torch_cuda(facts, target)}",
+            fix=(remedy.locked(target, "Uninstall both, then install the one that torch pins"),),
         )
 
 
