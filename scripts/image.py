@@ -104,7 +104,8 @@ def _memory() -> int:
 def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
     """Build arguments; the base is the stack's digest unless one is named."""
     base = given.base_image or image_defaults.base_of(stack)
-    _check_base(base, stack)
+    there = local(base)
+    _check_base(base, there.cuda, stack)
     return {
         "STACK": stack.name,
         "ENGINE": given.engine,
@@ -116,25 +117,36 @@ def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
         "COMPILE": " ".join(given.compile),
         "MISSING": " ".join(given.allow_missing),
         "FROM_SDIST": " ".join(given.from_sdist),
-        "BASE_DIGEST": "" if "@" in base else local_digest(base),
+        "BASE_DIGEST": there.digest,
         "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", str(EPOCH)),
     }
 
 
-def local_digest(base: str) -> str:
-    """Give the digest of a base that this engine has; empty where it is still to be pulled."""
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base that this engine has: its digest, and the CUDA that its CUDA_VERSION names."""
+
+    digest: str = ""
+    cuda: str = ""
+
+
+def local(base: str) -> Base:
+    """Look at a base in the engine's store; nothing is known of one that is still to be pulled."""
     try:
-        return process.output(["docker", "image", "inspect", "--format", "{{.Id}}", base], timeout=20).strip()
+        (found,) = json.loads(process.output(["docker", "image", "inspect", base], timeout=20))
     except WorkError:
-        return ""
+        return Base()
+    variables = dict(line.partition("=")[::2] for line in found["Config"].get("Env") or ())
+    return Base(digest="" if "@" in base else found["Id"], cuda=variables.get("CUDA_VERSION", ""))
 
 
-def _check_base(base: str, stack: stacks.Stack) -> None:
-    """Refuse a base whose tag names another CUDA."""
-    named = re.search(r"cuda[^:]*:(\d+\.\d+)", base)
-    if named and named[1] != stack.cuda.default:
+def _check_base(base: str, cuda: str, stack: stacks.Stack) -> None:
+    """Refuse a base of another CUDA: by its own variable, else by its tag."""
+    tag = re.search(r"cuda[^:]*:(\d+\.\d+)", base)
+    named = cuda or (tag[1] if tag else "")
+    if named and named.split(".")[:2] != stack.cuda.default.split("."):
         raise EnvcheckError(
-            f"{base} is CUDA {named[1]}, {stack.name} needs {stack.cuda.default}", fix="pass another --base-image"
+            f"{base} is CUDA {named}, {stack.name} needs {stack.cuda.default}", fix="pass another --base-image"
         )
 
 

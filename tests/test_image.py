@@ -83,7 +83,7 @@ def test_preflight_stops_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command_of_buildx(docker: Docker) -> None:
-    docker.answers["image inspect"] = "sha256:abc\n"
+    docker.answers["image inspect"] = '[{"Id": "sha256:abc", "Config": {"Env": ["PATH=/bin", "CUDA_VERSION=12.4.1"]}}]'
     given = parse("--base-image", "envcheck/cuda:12.4-devel-bookworm", "--prebuilt", "w", "--ca", "c.pem", "--no-cache")
     values = image.arguments(given, SEED)  # type: ignore[arg-type]
     line = " ".join(image.command(given, values, BUILDX))  # type: ignore[arg-type]
@@ -96,19 +96,19 @@ def test_command_of_buildx(docker: Docker) -> None:
     assert line.endswith("--load .")
 
 
-def test_push_attests() -> None:
+def test_push_attests(docker: Docker) -> None:
     given = parse("--push")
     line = image.command(given, image.arguments(given, SEED), BUILDX)  # type: ignore[arg-type]
     assert "--sbom=true" in line
     assert "--push" in line
 
 
-def test_default_base_is_a_digest() -> None:
+def test_default_base_is_a_digest(docker: Docker) -> None:
     values = image.arguments(parse(), SEED)  # type: ignore[arg-type]
     assert re.search(r"@sha256:[0-9a-f]{64}$", values["BASE_IMAGE"])
 
 
-def test_without_buildx_nothing_is_injected() -> None:
+def test_without_buildx_nothing_is_injected(docker: Docker) -> None:
     given = parse("--prebuilt", "w")
     with pytest.raises(EnvcheckError, match="need docker buildx"):
         image.command(given, image.arguments(given, SEED), PLAIN)  # type: ignore[arg-type]
@@ -116,9 +116,15 @@ def test_without_buildx_nothing_is_injected() -> None:
     assert image.command(given, image.arguments(given, SEED), PLAIN)[:2] == ["docker", "build"]  # type: ignore[arg-type]
 
 
-def test_a_base_of_another_cuda_is_refused() -> None:
+def test_a_base_of_another_cuda_is_refused(docker: Docker) -> None:
     with pytest.raises(EnvcheckError, match=r"is CUDA 12\.8"):
         image.arguments(parse("--base-image", "nvidia/cuda:12.8.1-devel-ubuntu22.04"), SEED)  # type: ignore[arg-type]
+
+
+def test_a_local_base_of_another_cuda_is_refused_whatever_its_name(docker: Docker) -> None:
+    docker.answers["image inspect"] = '[{"Id": "sha256:abc", "Config": {"Env": ["CUDA_VERSION=13.0.2"]}}]'
+    with pytest.raises(EnvcheckError, match=r"mine:1 is CUDA 13\.0\.2"):
+        image.arguments(parse("--base-image", "mine:1"), SEED)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [["--stack", "no-such"], ["--engine", "tgi"], ["--trainer", "deepspeed"]])
