@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 import pytest
 import yaml
 
+from envcheck.rules import container_start
+from scripts import image
 from scripts.cache import ROOT
 
 DEPLOY = ROOT / "docker" / "deploy"
@@ -47,6 +50,26 @@ def test_apptainer_definition_has_its_sections() -> None:
     text = (DEPLOY / "apptainer.def").read_text(encoding="utf-8")
     assert text.startswith("Bootstrap: docker-daemon\nFrom: envcheck/train:")
     assert re.findall(r"^%(\w+)", text, re.MULTILINE) == ["environment", "runscript", "test"]
+
+
+def test_the_readme_starts_containers_as_the_doctor_says() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"^docker run .*$", text, re.MULTILINE)
+    words = shlex.split(command.replace("…", ""))
+    assert all(option in command for option in container_start.ALWAYS)
+    volumes = [words[index + 1] for index, word in enumerate(words) if word == "-v"]
+    assert [volume.split(":")[1] for volume in volumes] == ["/data/huggingface", "/data/train", "/home/trainer/outputs"]
+    assert words[words.index("--env-file") + 1] == "run.env"
+
+
+def test_the_readme_s_image_options_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"`nox -s image -- ([^`]*)`", text)
+    assert len(lines) > 5
+    for line in lines:
+        names = line.replace("DIR", "/d").replace("FILE", "/f").replace("NAME", "apex")
+        if "…" not in line and "|" not in line and " S " not in line:
+            image.parser().parse_args(shlex.split(names))
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY"])
