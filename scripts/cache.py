@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +29,11 @@ def locked(path: Path, *, what: str, wait: bool = True) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             msg = f"another run is busy with {what}"
-            raise WorkError(msg, fix=f"wait for it; its lock is {path}") from error
+            if not wait:
+                raise WorkError(msg, fix=f"wait for it; its lock is {path}") from error
+            print(f"{msg}: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print every fault; give 1 where there is one."""
     given = parser().parse_args(argv)
     loaded = [stacks.load(name) for name in given.stack or stacks.names()]
-    faults = [fault for stack in loaded for fault in offline(stack, given.root, proof=not given.no_proof)]
-    faults += [] if given.stack else list(tools(given.root))
+    faults = [] if given.stack else list(tools(given.root))
     for stack in loaded:
-        faults += online(stack, given)
+        found = [*offline(stack, given.root, proof=not given.no_proof), *online(stack, given)]
+        faults += [f"{stack.name}: {fault}" for fault in found]
     for fault in faults:
         print(fault)
     names = ", ".join(stack.name for stack in loaded)

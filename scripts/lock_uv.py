@@ -17,11 +17,16 @@ from scripts import process
 KEPT = (
     "ALL_PROXY", "CURL_CA_BUNDLE", "HOME", "HTTPS_PROXY", "HTTP_PROXY", "LANG", "LC_ALL", "NETRC", "NO_PROXY", "PATH",
     "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "UV_CACHE_DIR", "UV_CONCURRENT_DOWNLOADS",
-    "UV_HTTP_TIMEOUT", "UV_SYSTEM_CERTS", "XDG_CACHE_HOME", "all_proxy", "http_proxy", "https_proxy", "no_proxy",
+    "UV_HTTP_RETRIES", "UV_HTTP_TIMEOUT", "UV_SYSTEM_CERTS", "XDG_CACHE_HOME", "all_proxy", "http_proxy", "https_proxy",
+    "no_proxy",
 )  # fmt: skip
 TIMEOUT_SECONDS = 540.0
-RETRIES = 3
+RETRIES = 2
+HTTP_RETRIES = "2"
+"""Of each request, by uv: with its 30 s of patience an index that never answers is given up after 3 minutes."""
 PAUSE_SECONDS = 2.0
+HINT = re.compile(r"\n+hint: While the active Python version.*")
+"""Of uv, to the author of a package: limit the Pythons."""
 TRANSIENT = re.compile(
     r"error sending request|timed? ?out|connection (?:reset|refused|closed)|dns error"
     r"|(?:status|HTTP).{0,40}\b50[234]\b",
@@ -61,6 +66,7 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment for uv: no configuration files, no extra index, no find-links, never a Python of its own."""
     given = os.environ if environ is None else environ
     clean = {name: given[name] for name in KEPT if name in given}
+    clean.setdefault("UV_HTTP_RETRIES", HTTP_RETRIES)
     clean |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     if index := default_index(given):
         clean["UV_DEFAULT_INDEX"] = index
@@ -84,6 +90,7 @@ def run(
         except WorkError as error:
             if not _transient(error.what) or attempt == RETRIES:
                 raise explained(error, attempt) from error
+            print("the package index did not answer, trying again", file=sys.stderr)
             time.sleep(PAUSE_SECONDS * attempt)
     raise AssertionError  # pragma: no cover  # the loop returns or raises
 
@@ -97,7 +104,7 @@ def explained(error: WorkError, attempts: int) -> WorkError:
 
     ``Because there is no version of pyairports==0.0.1 and you require pyairports==0.0.1 …`` is a package that is gone.
     """
-    text = error.what
+    text = HINT.sub("", error.what)
     if _transient(text):
         return WorkError(
             f"the package index did not answer in {attempts} attempts:\n{text}",
@@ -110,6 +117,8 @@ def explained(error: WorkError, attempts: int) -> WorkError:
             f"{name} is not on the package index (any more):\n{text}",
             fix="take the file from a kit: nox -s kit -- --help; or name another version in the stack file",
         )
+    if "No solution found" in text:
+        return WorkError(f"these versions do not go together:\n{text}", fix="name other versions; nothing was written")
     if "No space left" in text:
         return WorkError(
             f"the disk is full:\n{text}",

@@ -28,6 +28,7 @@ def test_nothing_of_the_machine_but_the_default_index_reaches_uv() -> None:
         "HOME": "/nowhere",
         "SSL_CERT_FILE": "/ca.pem",
         "UV_DEFAULT_INDEX": "https://mirror/simple",
+        "UV_HTTP_RETRIES": "2",
         "UV_NO_CONFIG": "1",
         "UV_NO_PROGRESS": "1",
         "UV_PYTHON_DOWNLOADS": "never",
@@ -62,6 +63,7 @@ def test_uv_is_looked_for_beside_this_python(monkeypatch: pytest.MonkeyPatch, tm
         ("Because foo was not found in the package registry", "foo is not on", "kit"),
         ("write failed: No space left on device", "the disk is full", "free space"),
         ("Hash mismatch for torch==2.5.1", "was refused", "the lock is right"),
+        ("No solution found\n\nhint: While the active Python version is 3.11 …", "do not go together", "nothing was"),
         ("Because a depends on b and c depends on d, nothing fits", "nothing fits", ""),
     ],
 )
@@ -69,10 +71,14 @@ def test_failures_are_explained(text: str, said: str, fix: str) -> None:
     found = lock_uv.explained(WorkError(text), 3)
     assert said in found.what
     assert fix in found.fix
+    assert "hint" not in found.what
 
 
-def test_a_network_fault_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [WorkError("connection reset by peer"), WorkError("HTTP status server error (503 Busy)")]
+@pytest.mark.parametrize("fault", ["connection reset by peer", "HTTP status server error (503 Busy)", "timed out"])
+def test_a_network_fault_is_tried_again(
+    fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [WorkError(fault)]
 
     def output(argv: list[str], **_: object) -> str:
         if answers:
@@ -83,6 +89,7 @@ def test_a_network_fault_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(lock_uv, "program", lambda: "uv")
     monkeypatch.setattr(lock_uv, "PAUSE_SECONDS", 0)
     assert lock_uv.run(["lock"]) == "lock"
+    assert "trying again" in capsys.readouterr().err
 
 
 def test_a_real_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,3 +66,22 @@ def test_a_second_run_is_told_who_is_busy(tmp_path: Path) -> None:
         pytest.fail("both hold the lock")
     with locked(lock, what="the build", wait=False):
         assert lock.exists()
+
+
+def test_a_second_run_that_waits_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held, order = threading.Event(), []
+
+    def first() -> None:
+        with locked(tmp_path / "lock", what="the build"):
+            held.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert held.wait(10)
+    with locked(tmp_path / "lock", what="the build"):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().err == "another run is busy with the build: waiting for it\n"
