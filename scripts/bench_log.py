@@ -27,7 +27,7 @@ WEIGHTS = (1, 2, 2, 4, 3, 1)
 WORDS = (
     "the ducks eggs how many each friend total price answer step first equals left dollars "
     "failed error cannot find killed not found memory file version"
-).split()
+)
 CAUSE = "ImportError: /opt/venv/flash_attn_2_cuda.so: undefined symbol: _ZN3c105ErrorC2ENS_14SourceLocationESs\n"
 
 
@@ -45,7 +45,7 @@ def lines(size: int, seed: int = 1) -> Iterator[str]:
 def _line(chance: random.Random) -> str:
     text = chance.choices(LINES, WEIGHTS)[0]
     values = {"hash": f"{chance.getrandbits(64):016x}", "small": chance.randint(0, 255), "real": chance.random()}
-    words = " ".join(chance.choices(WORDS, k=25)) if "{words}" in text else ""
+    words = " ".join(chance.choices(WORDS.split(), k=25)) if "{words}" in text else ""
     return text.format(large=chance.randint(0, 99_999), words=words, **values) + "\n"
 
 

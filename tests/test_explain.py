@@ -11,6 +11,8 @@ from typing import Any, cast
 import pytest
 
 from envcheck.explain import explain, to_json, to_text
+from envcheck.explain.finder import Finder
+from envcheck.explain.matcher import Matcher
 from envcheck.explain.reader import LONGEST, Reader
 from envcheck.explain.telling import MANY, TAIL
 from envcheck.stack import parse_toml
@@ -249,3 +251,19 @@ def test_memory_does_not_grow_with_the_log() -> None:
     explain(Long(1))  # compiles what is compiled once
     assert peak(6) < 1.2 * peak(3)
     assert peak(3) < 40_000_000
+
+
+def test_a_text_that_leads_to_nothing_is_not_searched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of lines hold ``manylinux2014`` and mean nothing by it; what comes after them is found all the same."""
+    left_out: list[frozenset[str]] = []
+    whole = Matcher.finder_without
+
+    def without(matcher: Matcher, texts: frozenset[str]) -> Finder:
+        left_out.append(texts)
+        return whole(matcher, texts)
+
+    monkeypatch.setattr(Matcher, "finder_without", without)
+    names = (f"Downloading {chr(97 + n % 26)}{n * 7919:x}-manylinux2014_x86_64.whl {'ab ' * 300}" for n in range(8_000))
+    assert first("\n".join([*names, ERROR])) == ("libnvrtc-not-found", 8_001)
+    assert len(left_out) == 1
+    assert {"manylinux2014"} <= left_out[0] <= {"manylinux2014", "manylinux_2_", "glibc"}

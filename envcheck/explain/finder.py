@@ -64,7 +64,7 @@ class Finder:
         self._plain = sorted(text for text in folded if rarest(text) is None)
         searched = sorted(folded - set(self._plain))
         self._search = re.compile(tree(searched) if searched else b"(?!)")
-        self._order = {text: number for number, text in enumerate(lowered)}
+        self.texts = {text: number for number, text in enumerate(lowered)}
         self._common: list[tuple[str, bytes]] = []
         self._from_rarest: dict[bytes, list[tuple[str, bytes, int]]] = {}
         for text, lower in lowered.items():
@@ -113,7 +113,7 @@ class Finder:
         while match := self._search.search(folded, at + 1):
             at = match.start()
             found.update(self._texts_at(lowered, folded, at))
-        return sorted(found, key=self._order.__getitem__)
+        return sorted(found, key=self.texts.__getitem__)
 
     def _texts_at(self, lowered: bytes, folded: bytes, at: int) -> Iterator[str]:
         """Give the texts whose rarest byte stands at a place."""

@@ -94,6 +94,16 @@ class Matcher:
         self.reworded = {item.find: item for item in document.reworded}
         self.finder = Finder([*self.by_text, *self.follow, *self.foreign, *self.reworded])
 
+    def spent(self, failed: Counter[str]) -> frozenset[str]:
+        """Give the texts that lead to nothing any more: all their rows have failed too often."""
+        others = {*self.follow, *self.foreign, *self.reworded}
+        rows = self.by_text.items()
+        return frozenset(t for t, found in rows if t not in others and all(failed[s.name] > TRIES for s in found))
+
+    def finder_without(self, texts: frozenset[str]) -> Finder:
+        """Give a finder that does not stop at these texts."""
+        return Finder(text for text in self.finder.texts if text not in texts)
+
     def read(self, text: str, found: Sequence[str]) -> tuple[str, Sequence[str]]:
         """Give the line as an English system writes it, and the texts that are in that."""
         foreign = [item for item in found if item in self.foreign or item in self.reworded]

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from envcheck.explain.finder import Finder
 from envcheck.explain.matcher import AFTER, BEFORE, Hit, Line, Matcher, Surroundings, best, matcher_of, short
 from envcheck.explain.reader import Log, Reader
 from envcheck.explain.signatures import Signatures
@@ -20,6 +21,8 @@ ALIKE = 20
 MANY = 20_000
 LONG_PIECES = 10
 FOLLOW = 50
+WASTED = 5_000
+"""After so many lines that look like something and are nothing, texts that led to nothing are not searched any more."""
 
 
 @dataclass(kw_only=True)
@@ -65,14 +68,30 @@ class _Window:
     judged: Counter[bytes] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    wasted: int = 0
+    spent: frozenset[str] = frozenset()
+    finder: Finder = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with all texts."""
+        self.finder = self.matcher.finder
 
     def feed(self, lines: Sequence[bytes]) -> None:
         """Take new lines; judge the candidates whose surroundings are complete."""
         self.telling.take(lines, self.number + ends(self.lines))
+        self._forget()
         offset = len(self.lines)
-        self.waiting += [offset + index for index in self.matcher.finder.candidates(lines)]
+        self.waiting += [offset + index for index in self.finder.candidates(lines)]
         self.lines += lines
         self._judge(len(self.lines) - AFTER)
+
+    def _forget(self) -> None:
+        """Where most candidates are nothing, leave out the texts that no row asks for any more."""
+        if self.wasted < WASTED:
+            return
+        self.wasted = 0
+        if (spent := self.matcher.spent(self.failed)) != self.spent:
+            self.spent, self.finder = spent, self.matcher.finder_without(spent)
 
     def finish(self) -> Scan:
         """Judge the rest and give what was met."""
@@ -99,14 +118,18 @@ class _Window:
             self.judged.clear()
         key = alike(line)
         self.judged[key] += 1
-        if self.judged[key] <= ALIKE and self._met(line, place) and len(self.telling.explained) < MANY:
+        if self.judged[key] > ALIKE:
+            return
+        if not self._met(line, place):
+            self.wasted += 1
+        elif len(self.telling.explained) < MANY:
             self.telling.explained.add(key)
 
     def _met(self, line: bytes, place: Surroundings) -> bool:
         """Match every part of a line; tell whether anything was met."""
         met = False
         for piece in self._pieces(line):
-            if texts := self.matcher.finder.texts_in(piece):
+            if texts := self.finder.texts_in(piece):
                 met |= self._match(*self.matcher.read(piece.decode(errors="replace"), texts), place)
         return met
 
@@ -116,7 +139,7 @@ class _Window:
             yield line
             return
         end = count = 0
-        for start in self.matcher.finder.starts(line):
+        for start in self.finder.starts(line):
             if start >= end and count < LONG_PIECES:
                 begin, end, count = max(0, start - WIDTH // 2), start + WIDTH // 2 - 200, count + 1
                 yield line[begin : begin + WIDTH]
