@@ -17,7 +17,7 @@ from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import cli, files, lock_diff, lock_files, lock_pin, lock_resolve, lock_tools, lock_upgrade, sbom
+from scripts import cli, files, lock_diff, lock_files, lock_page, lock_pin, lock_resolve, lock_tools, lock_upgrade, sbom
 from scripts.cache import ROOT, cache, locked
 from scripts.lock_resolve import Resolved
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _lock(name, given)
         if given.tools or not given.stack:
             _write(given.root / "lockfiles", lock_tools.texts(given.root), dry=given.dry_run)
+        if names and set(names) <= set(stacks.names()) and not given.dry_run:
+            lock_page.write(given.root)
     return errors.OK
 
 

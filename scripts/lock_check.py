@@ -15,7 +15,7 @@ from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
-from scripts import cli, env, lock_check_files, lock_check_network, lock_files, lock_tools, prove_record
+from scripts import cli, env, lock_check_files, lock_check_network, lock_files, lock_page, lock_tools, prove_record
 from scripts.cache import ROOT
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print every fault; give 1 where there is one."""
     given = parser().parse_args(argv)
     loaded = [stacks.load(name) for name in given.stack or stacks.names()]
-    faults = [] if given.stack else list(tools(given.root))
+    faults = [] if given.stack else [*tools(given.root), *filter(None, [lock_page.stale(given.root)])]
     for stack in loaded:
         found = [*offline(stack, given.root, proof=not given.no_proof), *online(stack, given)]
         faults += [f"{stack.name}: {fault}" for fault in found]

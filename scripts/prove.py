@@ -16,7 +16,7 @@ from pathlib import Path
 from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
-from scripts import cli, env, env_plan, lock_files, prove_record, prove_run
+from scripts import cli, env, env_plan, lock_files, lock_page, prove_record, prove_run
 from scripts.cache import ROOT
 from scripts.env_plan import Selection
 from scripts.prove_record import Proof
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             prove_record.add(lock_files.directory(stack.name, given.root), stack.name, proof)
             print(prove_record.shown(proof), flush=True)
             good = good and not proof.failed
+    if stack.name in stacks.names():
+        lock_page.write(given.root)
     return errors.OK if good else errors.FINDINGS
 
 
