@@ -45,8 +45,7 @@ class Run:
     def cut_off(self) -> bool:
         """True where the run is known not to have reached its end."""
         last = self.steps[-1] if self.steps else 0
-        # Counting from 0 (verl 0.2 with validation first) the last step is one less than the total.
-        return self.total_steps is not None and last < self.total_steps - 1 and self.finished is not True
+        return self.total_steps is not None and last < self.total_steps and self.finished is not True
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

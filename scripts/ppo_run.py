@@ -20,7 +20,7 @@ from typing import Any
 from envcheck.errors import WorkError
 from envcheck.host import Host, LocalHost
 from scripts import files, process
-from scripts.metrics_console import StepLine, step_line
+from scripts.metrics_console import END, StepLine, step_line
 from scripts.ppo_processes import become_subreaper, end_descendants
 
 LOG = "train.log"
@@ -45,9 +45,12 @@ class Watch:
     steps: list[StepLine] = field(default_factory=list)
     first_step_seconds: float | None = None
     peak_mib: int = 0
+    finished: bool = False
+    """True where verl has said that it is at its end."""
 
     def line(self, text: str) -> str | None:
         """Take one line of the log; give the live line where it is the line of a step."""
+        self.finished = self.finished or END in text
         step = step_line(text)
         if step is None:
             return None
@@ -136,14 +139,17 @@ def run(launch: Launch, host: Host | None = None) -> Watch:
     _write_record(launch, watch, None, ())
     print(f"log: {log}")
     returncode: int | None = None
+    fault: str | None = None
     ended: list[int] = []
     try:
         with sampling(watch, host or LocalHost(), launch.environ.get("CUDA_VISIBLE_DEVICES")):
             returncode = _train(launch, environ, log, watch)
+    except WorkError as error:  # it could not be started, or did not end in time: its log may say why
+        fault = error.what
     finally:
         ended = end_descendants()
         _write_record(launch, watch, returncode, ended)
-        fault = failure(watch, returncode, launch.wanted_steps)
+        fault = fault or failure(watch, returncode, launch.wanted_steps)
         if fault:
             _keep_ray_logs(temporary, launch.place)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -173,7 +179,8 @@ def failure(watch: Watch, returncode: int | None, wanted_steps: int | None) -> s
         return f"the run ended with exit code {returncode}{hint}"
     if not watch.steps:
         return "the run ended with exit code 0, but logged no step"
-    if wanted_steps and watch.steps[-1].step < wanted_steps - 1:  # verl 0.2 may count from 0
+    least = (wanted_steps or 0) - watch.finished  # verl up to 0.2.0.post2 ends, and says so, before the last step
+    if watch.steps[-1].step < least:
         return f"the run ended after step {watch.steps[-1].step} of {wanted_steps}"
     if wrong := watch.not_finite():
         return f"the run is not healthy: {'; '.join(wrong[:3])}"

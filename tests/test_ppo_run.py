@@ -27,8 +27,9 @@ STEP = (
 MEMORY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
 
 
-def _watch(*steps: tuple[int, str]) -> Watch:
+def _watch(*steps: tuple[int, str], finished: bool = False) -> Watch:
     watch = Watch()
+    watch.line("(TaskRunner pid=71) 'Final validation metrics: None'" if finished else "")
     for step, reward in steps:
         watch.line(STEP.format(step=step, reward=reward))
     return watch
@@ -48,7 +49,8 @@ def test_live_line() -> None:
     ("watch", "returncode", "wanted", "word"),
     [
         pytest.param(_watch((1, "0"), (2, "0"), (3, "0")), 0, 3, None, id="right"),
-        pytest.param(_watch((0, "0"), (1, "0"), (2, "0")), 0, 3, None, id="counted-from-0"),
+        pytest.param(_watch((1, "0"), (2, "0"), finished=True), 0, 3, None, id="ends-before-the-last"),
+        pytest.param(_watch((1, "0"), (2, "0")), 0, 3, "after step 2 of 3", id="one-step-short"),
         pytest.param(_watch((1, "0")), 0, 3, "after step 1 of 3", id="too-short"),
         pytest.param(_watch(), 0, 3, "logged no step", id="no-step"),
         pytest.param(_watch((1, "0")), 1, None, "exit code 1", id="failed"),
@@ -157,6 +159,14 @@ def test_an_interrupted_run_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
         ppo_run.run(_launch(tmp_path, "print('x'); import time; time.sleep(300)"), RecordedHost())
     assert json.loads((tmp_path / "run.json").read_text())["returncode"] is None
     assert ppo_processes.descendants(os.getpid(), ppo_processes.parents()) == set()
+
+
+@pytest.mark.process
+def test_a_run_that_hangs_is_stopped_and_explained(tmp_path: Path) -> None:
+    script = "print('CUDA error: out of memory'); import time; time.sleep(300)"
+    with pytest.raises(WorkError, match=r"did not end within 1 s(.|\n)*gpu-out-of-memory"):
+        ppo_run.run(_launch(tmp_path, script, timeout=1.0), RecordedHost())
+    assert json.loads((tmp_path / "run.json").read_text())["returncode"] is None
 
 
 def test_explanation_that_fails_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
