@@ -56,9 +56,8 @@ def lookup(order: Order, inputs: Inputs) -> Entry | None:
 def build(context: Context, order: Order) -> Entry:
     """Give the wheel, built only where the wheelhouse lacks it."""
     inputs = build_key.inputs(context, order.variant)
-    found = lookup(order, inputs)
+    found = _there(order, inputs)
     if found is not None:
-        print(f"{found.wheel}\n  is there already (key {inputs.key[:12]}), nothing was compiled")
         return found
     release = None if order.variant or order.rebuild else build_release.find(context)
     if release is not None:
@@ -71,11 +70,18 @@ def build(context: Context, order: Order) -> Entry:
         raise WorkError(
             f"{context.component.name} is not built, the host is not ready:\n{why}", fix="then run it again"
         )
+    wheelhouse_store.check_writable(order.wheelhouse)
     tree = build_run.tree_of(_tree_name(context))
     with locked(tree.with_name(f".{tree.name}.lock"), what=f"building {context.component.name}"):
         # A run that held the lock may have built it meanwhile.
-        found = lookup(order, inputs)
-        return found or _build(context, order, inputs, tree)
+        return _there(order, inputs) or _build(context, order, inputs, tree)
+
+
+def _there(order: Order, inputs: Inputs) -> Entry | None:
+    found = lookup(order, inputs)
+    if found is not None:
+        print(f"{found.wheel}\n  is there already (key {inputs.key[:12]}), nothing was compiled", flush=True)
+    return found
 
 
 def _tree_name(context: Context) -> str:

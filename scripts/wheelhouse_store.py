@@ -8,6 +8,7 @@ import html
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from scripts.cache import cache, locked
 from scripts.files import sha256, write
 
 RECEIPT = "receipt.json"
+LEAST_BYTES = 1 << 20
+"""Room that there has to be before a build starts; its wheel may need more."""
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
@@ -108,6 +111,18 @@ def put(root: Path, key: str, wheel: Path, receipt: Mapping[str, Any]) -> Entry:
             (directory / f".{wheel.name}.part").unlink()
         raise _unwritable(root, wheel, error) from error
     return read(directory)
+
+
+def check_writable(root: Path) -> None:
+    """Raise WorkError where nothing can be added, before hours are spent on what would be."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(bytes(LEAST_BYTES))
+            file.flush()
+    except OSError as error:
+        what = f"the wheelhouse {root} cannot be written: {error.strerror}"
+        raise WorkError(what, fix="name another with --wheelhouse, or nox -s wheelhouse -- prune") from error
 
 
 def _unwritable(root: Path, wheel: Path, error: OSError) -> WorkError:

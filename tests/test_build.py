@@ -103,6 +103,27 @@ def test_a_wheel_is_built_once(pip: list[Any], order: Order, capsys: pytest.Capt
     assert len(pip[1]) == 1
 
 
+def test_two_runs_at_once_build_once(
+    pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = build_steps.build(context(), order)
+    real, asked = wheelhouse_store.get, iter([True])
+    monkeypatch.setattr(wheelhouse_store, "get", lambda *args: None if next(asked, False) else real(*args))
+    capsys.readouterr()
+    assert build_steps.build(context(), order).key == entry.key
+    assert "is there already" in capsys.readouterr().out
+    assert len(pip[1]) == 1
+
+
+def test_nothing_is_compiled_for_a_wheelhouse_that_cannot_be_written(
+    pip: list[Any], order: Order, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkError, match=r"(?s)the wheelhouse .* cannot be written: .*--wheelhouse"):
+        build_steps.build(context(), replace(order, wheelhouse=tmp_path / "file"))
+    assert not pip[1]
+
+
 def test_the_receipt_says_what_went_in_and_keeps_the_hosts_secrets_out(
     pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
