@@ -17,12 +17,20 @@ def start() -> int:
         )
         return 2
     try:
+        _with_streams()
         from envcheck.cli import main
 
         return main()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def _with_streams() -> None:
+    """Write nowhere where a stream was closed before the start (``>&-``), as a daemon's may be."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open to the end
 
 
 def leave(code: int) -> None:

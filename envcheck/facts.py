@@ -14,6 +14,8 @@ from envcheck.record import dataclass, field
 Text = str | Unknown
 Number = int | Unknown
 Flag = bool | Unknown
+NO_HEADERS = "there is no Python.h in"
+"""How the reason begins where it is known that an interpreter has no headers."""
 
 STARTED_BY_OTHERS = Unknown("it depends on how a container of this image is started")
 """What stands for a fact of an image that its start decides: shared memory, limits, whether GPUs are given."""

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from envcheck import engine
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Source, Tool
+from envcheck.rules import build_environment
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -161,3 +163,10 @@ def test_tmpdir_is_pointed_at_the_disk_with_most_space() -> None:
 def test_without_torch_no_python_tool_is_asked_for() -> None:
     facts = replace(make.bare(), tools=GIT)
     assert make.said("build-tool-missing", facts, BUILD) == "ok"
+
+
+def test_headers_that_cannot_be_looked_for_are_unknown() -> None:
+    """A directory that cannot be read is no missing header."""
+    facts = make.bare(python=make.python(include_dir=Unknown("it cannot be read")))
+    found = engine.outcomes_of(build_environment.python_headers_missing, facts, BUILD)
+    assert [item.outcome for item in found] == ["unknown"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from envcheck.codec import Unknown
 from envcheck.errors import HostError
-from envcheck.facts import Python
+from envcheck.facts import NO_HEADERS, Python
 from envcheck.host import Completed, Host, LocalHost, Pending
 from envcheck.record import dataclass
 
@@ -133,7 +133,7 @@ def probe(host: Host, target: Target | Unknown, installed: dict[str, str]) -> Py
         environment="venv" if target.venv else "conda" if conda else "system",
         prefix=target.prefix,
         conda_prefix=target.prefix if conda else host.environ.get("CONDA_PREFIX") or None,
-        include_dir=target.include if has_headers else Unknown(f"there is no Python.h in {target.include}"),
+        include_dir=target.include if has_headers else Unknown(f"{NO_HEADERS} {target.include}"),
         site_packages=sites(host, target),
         shadowed=shadowed(host, installed),
         paths=python_path(host),

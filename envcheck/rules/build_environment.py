@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from envcheck.codec import Unknown
-from envcheck.facts import Facts
+from envcheck.facts import NO_HEADERS, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.stack import Component
@@ -42,6 +42,8 @@ def python_headers_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     python = subjects.python(facts)
     if not isinstance(python.include_dir, Unknown):
         return
+    if not python.include_dir.unknown.startswith(NO_HEADERS):
+        known(python.include_dir)
     release = subjects.minor(known(python.version))
     named = {"apt": f"python{release}-dev", "dnf": f"python{release}-devel", "zypper": _suse_headers(release)}
     fixes = remedy.system_packages(facts, f"the headers of Python {release}", named)

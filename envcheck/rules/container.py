@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envcheck.facts import Docker, Facts
+from envcheck.facts import Container, Docker, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.build_resources import threshold
@@ -75,7 +75,7 @@ def _install_toolkit(facts: Facts) -> tuple[Fix, ...]:
 def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
     container = known(facts.container) if facts.container is not None else None
     driver = known(facts.driver)
-    if container is None or (known(driver.present) and facts.gpus):
+    if container is None or (known(driver.present) and known(facts.gpus)):
         return
     said = container.nvidia_visible_devices
     orchestrated = container.runtime == "kubernetes"
@@ -148,8 +148,7 @@ def shm_too_small(facts: Facts, target: Target) -> Iterator[Finding]:
 
 def _more_shm(facts: Facts, wanted: float) -> tuple[Fix, ...]:
     gigabytes = max(10, round(wanted / subjects.GIB))
-    runtime = facts.container.runtime if facts.container and not isinstance(facts.container, str) else ""  # type: ignore[union-attr]
-    if runtime == "kubernetes":
+    if isinstance(facts.container, Container) and facts.container.runtime == "kubernetes":
         return (Fix(text="Mount an emptyDir with medium: Memory at /dev/shm in the pod"),)
     if facts.container is None:
         commands = remedy.as_root(facts, f"mount -o remount,size={gigabytes}G /dev/shm")

@@ -83,6 +83,7 @@ def cudnn_headers_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             return
     if any(item.selected and not item.why.startswith(IGNORED) for item in headers):
         return
+    known(facts.packages)
     pip = [item for item in headers if item.source == "pip"]
     torch = subjects.torch(facts)
     if pip or (torch is None and not headers):
@@ -213,6 +214,7 @@ def cudnn_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
                 severity=_too_old_weight(target, table, found["cudnn"]),
                 sources=(row.source,),
             )
+    known(facts.packages)  # above, the stack's versions stand for those that cannot be read
 
 
 def _too_old_weight(target: Target, table: str, cudnn: str) -> Severity:

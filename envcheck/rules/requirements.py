@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 
 from envcheck import markers
+from envcheck.codec import Unknown
 from envcheck.facts import Facts, Package
 from envcheck.limits import satisfies
 from envcheck.model import Finding, Rule, Severity, Target, known, rule
@@ -54,8 +55,10 @@ def _marker_holds(marker: str, values: tuple[tuple[str, str], ...]) -> bool:
     return markers.holds(marker, dict(values))
 
 
-def unsatisfied(item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
-    """Requirements of a package that are not met: name and specifier."""
+def unsatisfied(
+    item: Package, have: dict[str, str], values: tuple[tuple[str, str], ...], unreadable: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Requirements of a package that are not met: name and specifier; ``unreadable`` ones are there."""
     for line in item.requires:
         if "extra ==" in line or "extra==" in line:
             continue
@@ -63,6 +66,8 @@ def unsatisfied(item: Package, have: dict[str, str], values: tuple[tuple[str, st
         if asked is None:
             continue
         name, specifier, marker = asked
+        if name in unreadable:
+            continue
         if name in have and (not specifier or satisfies(have[name], specifier)):
             continue
         if marker and not _marker_holds(marker, values):
@@ -99,16 +104,22 @@ def dependency_unsatisfied(facts: Facts, target: Target) -> Iterator[Finding]:
     harmless = tolerated(target) | OWN_RULES
     replaced = {item.name for item in target.stack.lock.metadata}
     roles = {item.distribution: item.role for item in subjects.wanted(target)}
+    unreadable = {item.name: item.version for item in known(facts.packages) if isinstance(item.version, Unknown)}
     for item in known(facts.packages):
         if item.name in replaced:
             continue
         edges = [
             (name, spec)
-            for name, spec in unsatisfied(item, have, values)
+            for name, spec in unsatisfied(item, have, values, unreadable)
             if not {(item.name, name), ("*", name)} & harmless and not _judged_as_numpy(name, spec, have)
         ]
         if edges:
             yield _broken(facts, item, edges, have, roles.get(item.name))
+    if unreadable:
+        lines = [line for item in known(facts.packages) for line in item.requires]
+        asked_for = {asked[0] for line in lines if (asked := parse(line))}
+        for name in sorted(asked_for & unreadable.keys()):
+            known(unreadable[name])
 
 
 def _judged_as_numpy(name: str, specifier: str, have: dict[str, str]) -> bool:

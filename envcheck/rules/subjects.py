@@ -258,7 +258,10 @@ def compiled_at_run_time(facts: Facts) -> bool:
 
 def at_run_time(facts: Facts, target: Target) -> Severity:
     """How much a compiler's fault weighs: at launch it stops only what is compiled at run time, else it is a note."""
-    return "error" if target.stage == "build" or compiled_at_run_time(facts) else "ok"
+    if target.stage == "build":
+        return "error"
+    known(facts.packages)  # they say whether something compiles
+    return "error" if compiled_at_run_time(facts) else "ok"
 
 
 def note(
