@@ -142,13 +142,14 @@ def judge(first: Run, second: Run, metric: Metric, bootstrap: Bootstrap) -> Judg
         return Judged(metric=metric, answer="not-measured", words=f"not in {' nor in '.join(missing)}")
     found = (name, other)
     broken = _not_finite(first, second, before, after)
-    if broken:
-        return Judged(metric=metric, answer="differ" if metric.decides else "shown", words=broken, found=found)
     steps = tuple(sorted(set(before) & set(after))[metric.skip_first :])
     ones, others = tuple(before[step] for step in steps), tuple(after[step] for step in steps)
+    if broken:
+        answer: Answer = "differ" if metric.decides else "shown"
+        return Judged(metric=metric, answer=answer, words=broken, found=found, steps=steps, first=ones, second=others)
     if len(steps) < metric.min_steps:
         words = f"{len(steps)} steps in common, {metric.min_steps} are needed"
-        answer: Answer = "not-enough-data" if metric.decides else "shown"
+        answer = "not-enough-data" if metric.decides else "shown"
         return Judged(metric=metric, answer=answer, words=words, found=found, steps=steps, first=ones, second=others)
     return _measured(metric, bootstrap, found, steps, ones, others)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -31,9 +32,10 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
 
 
 def svg(judged: Judged, labels: tuple[str, str]) -> str:
-    """Draw both runs of one metric over the steps."""
+    """Draw both runs of one metric over the steps; a line is broken where a value is not a number."""
     xs = judged.steps
-    rows = ticks(min((*judged.first, *judged.second)), max((*judged.first, *judged.second)))
+    values = [value for value in (*judged.first, *judged.second) if math.isfinite(value)]
+    rows = ticks(min(values), max(values))
     bounds = (float(xs[0]), float(max(xs[-1], xs[0] + 1)), rows[0], rows[-1])
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" xmlns="http://www.w3.org/2000/svg">',
@@ -43,15 +45,25 @@ def svg(judged: Judged, labels: tuple[str, str]) -> str:
     for series, colour, dash in zip(
         (judged.first, judged.second), COLOURS, ("", ' stroke-dasharray="6 3"'), strict=True
     ):
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _points(xs, series, bounds))
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2"{dash} points="{points}"/>')
+        for piece in _pieces(xs, series):
+            points = " ".join(f"{_x(x, bounds):.1f},{_y(value, bounds):.1f}" for x, value in piece)
+            parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2"{dash} points="{points}"/>')
+        parts += [_missing(x, colour, bounds) for x, value in zip(xs, series, strict=True) if not math.isfinite(value)]
     return "\n".join([*parts, "</svg>"])
 
 
-def _points(
-    xs: Sequence[int], series: Sequence[float], bounds: tuple[float, float, float, float]
-) -> list[tuple[float, float]]:
-    return [(_x(x, bounds), _y(value, bounds)) for x, value in zip(xs, series, strict=True)]
+def _pieces(xs: Sequence[int], series: Sequence[float]) -> Iterator[list[tuple[int, float]]]:
+    """Give the unbroken pieces of a series."""
+    pairs = zip(xs, series, strict=True)
+    for finite, piece in itertools.groupby(pairs, key=lambda pair: math.isfinite(pair[1])):
+        if finite:
+            yield list(piece)
+
+
+def _missing(step: int, colour: str, bounds: tuple[float, float, float, float]) -> str:
+    """Mark a step whose value is not a number."""
+    x = _x(step, bounds)
+    return f'<text x="{x:.1f}" y="{TOP + 10}" text-anchor="middle" style="fill: {colour}">✗</text>'
 
 
 def _x(value: float, bounds: tuple[float, float, float, float]) -> float:
@@ -68,7 +80,7 @@ def _grid(rows: Sequence[float], xs: Sequence[int], bounds: tuple[float, float, 
         y = _y(value, bounds)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-    for value in ticks(bounds[0], bounds[1]):
+    for value in [bounds[0], *ticks(bounds[0], bounds[1])]:
         if xs[0] <= value <= bounds[1] and float(value).is_integer():
             x = _x(value, bounds)
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:.0f}</text>')

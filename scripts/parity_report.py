@@ -49,8 +49,16 @@ def text(comparisons: Sequence[Comparison]) -> str:
         ]
         lines += [f"  config: {key}: {_short(one)} against {_short(other)}" for key, one, other in comparison.config]
         lines += [f"  note: {note}" for note in comparison.notes]
-        lines += [f"  {VERDICTS[comparison.verdict]}", ""]
+        lines += [f"  {sentence(comparison)}", ""]
     return "\n".join(lines)
+
+
+def sentence(comparison: Comparison) -> str:
+    """Sum a comparison up and name the metrics that decided: ``The runs differ: score, entropy.``."""
+    deciding = [item for item in comparison.judged if item.answer == comparison.verdict != "agree"]
+    names = ", ".join(item.metric.title for item in deciding)
+    whole = VERDICTS[comparison.verdict]
+    return f"{whole[:-1]}: {names}." if names else whole
 
 
 def document(comparisons: Sequence[Comparison], tolerances: Tolerances) -> dict[str, Any]:
@@ -130,11 +138,12 @@ def html(comparisons: Sequence[Comparison]) -> str:
         short=_short,
         colours=parity_plots.COLOURS,
         plot=_plot,
+        sum_up=sentence,
     )
 
 
 def _plot(item: Judged, comparison: Comparison) -> str:
-    if len(item.steps) < 2 or not all(map(math.isfinite, (*item.first, *item.second))):  # noqa: PLR2004  # a line
+    if len(item.steps) < 2 or not any(map(math.isfinite, (*item.first, *item.second))):  # noqa: PLR2004  # a line
         return ""
     return parity_plots.svg(item, (comparison.first.label, comparison.second.label))
 

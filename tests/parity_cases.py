@@ -26,7 +26,9 @@ class Simulated:
     reward_noise: float = 0.012
     """Of a batch: sqrt(0.25 / 2048) = 0.011."""
     drift: float = 0.004
-    """Random walk per step: the policies of two seeds part."""
+    """Per step: the policies of two seeds part."""
+    drift_memory: float = 1.0
+    """1: a random walk; below: AR(1), the policies come together again."""
     length: float = 220.0
     prefix: str = "(TaskRunner pid=4242) "
     slower: float = 1.0
@@ -38,7 +40,7 @@ class Simulated:
         walk = gap_memory = length_walk = 0.0
         for index in range(self.steps):
             share = index / max(1, self.steps - 1)
-            walk += draw.gauss(0, self.drift)
+            walk = self.drift_memory * walk + draw.gauss(0, self.drift)
             length_walk += draw.gauss(0, 1.2)
             gap_memory = self.gap_memory * gap_memory + draw.gauss(0, self.gap_noise)
             end = self.gap if self.gap_end is None else self.gap_end

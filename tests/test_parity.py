@@ -58,6 +58,28 @@ def test_false_alarm_rate() -> None:
     assert found["agree"] >= 285, found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [30, 60, 100, 200])
+@pytest.mark.parametrize("memory", [0.5, 0.9])
+def test_false_alarm_rate_under_autocorrelated_noise(steps: int, memory: float) -> None:
+    """The share of pairs of one engine that are called different stays below the declared level at every length."""
+    same = {"steps": steps, "drift_memory": memory, "drift": 0.015 * math.sqrt(1 - memory**2), "gap_memory": memory}
+    pairs = [_compare(same | {"seed": 2 * i}, same | {"seed": 2 * i + 1}).verdict for i in range(200)]
+    assert pairs.count("differ") <= (1 - TOLERANCES.level) * len(pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [0.5, 0.8])
+def test_growing_gap_is_caught(memory: float) -> None:
+    """From 0.011 to 0.036 within 30 steps, against one that stays at 0.011: at least 95 of 100 pairs."""
+    noise = {"gap_memory": memory, "gap_noise": 0.001}
+    pairs = [
+        _compare(noise | {"seed": 2 * i}, noise | {"seed": 2 * i + 1, "engine": "vllm", "gap_end": 0.036})
+        for i in range(200)
+    ]
+    assert sum(_answers(pair)["gap"] == "differ" for pair in pairs) >= 190
+
+
 @pytest.mark.parametrize(
     ("fault", "metric"),
     [
@@ -122,6 +144,10 @@ def test_nan_rewards() -> None:
     found = compare(_run(seed=1), broken, TOLERANCES)
     assert found.verdict == "differ"
     assert found.judged[0].words == "seed 2: not a finite number at steps 3, 5-7"
+    drawn = parity_plots.svg(found.judged[0], ("a", "b"))
+    assert drawn.count("<polyline") == 4, "the line is broken at 3 and at 5 to 7"
+    assert drawn.count("✗") == 4
+    assert parity_report.sentence(found) == "The runs differ: reward."
 
 
 def test_missing_gap_is_not_passed_over() -> None:
@@ -281,7 +307,7 @@ def _files(tmp_path: Path, **second: Any) -> list[str]:
     ("second", "code", "word"),
     [
         pytest.param({}, 0, "The runs agree.", id="agree"),
-        pytest.param({"gap_end": 0.036}, 1, "The runs differ.", id="differ"),
+        pytest.param({"gap_end": 0.036}, 1, "The runs differ: gap between", id="differ"),
         pytest.param({"steps": 4}, 3, "There is not enough data", id="not-enough"),
     ],
 )
