@@ -118,6 +118,25 @@ def test_a_message_that_is_wrapped_and_prefixed() -> None:
     assert match.summary == "nvcc is CUDA 13.0, torch was built for CUDA 12.4."
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("2025-03-01T10:00:00.123456789Z stderr F ", ""),
+        ("2025-10-09T04:13:06.6371779Z ", ""),
+        ("(EngineCore_0 pid=9492) ERROR 09-06 23:28:45 [core.py:714] ", ""),
+        ("[rank3]: ", ""),
+        ("│ ", "        │"),
+    ],
+    ids=["kubernetes", "actions", "vllm", "rank", "box"],
+)
+def test_a_message_that_goes_on_behind_the_same_prefix(before: str, behind: str) -> None:
+    parts = (
+        "The detected CUDA version (11.8) mismatches the version that was used to compile",
+        "PyTorch (12.4). Please make sure to use the same CUDA versions.",
+    )
+    assert first("\n".join(before + part + behind for part in parts))[0] == "nvcc-differs-from-torch"
+
+
 HEADER = "python-headers-missing"
 DISK = "OSError: [Errno 28] Auf dem Gerät ist kein Speicherplatz mehr verfügbar"
 JAPANESE = "共有オブジェクトファイルを開けません: そのようなファイルやディレクトリはありません"

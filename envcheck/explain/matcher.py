@@ -23,8 +23,13 @@ TRIES = 300
 """A row that has failed so often on look-alikes costs no more time."""
 
 _PREFIX = re.compile(
-    r"^(?:\s|#\d{1,5} \d{1,7}\.\d{1,4} |\([\w:. -]{1,60}pid=[^)]{1,80}\)|[|│┃╎╭╮╰╯─├▶\xd7>!]|\[rank\d{1,5}\]:?)*"
+    r"^(?:\s|#\d{1,5} \d{1,7}\.\d{1,4} |\([\w:. -]{1,60}pid=[^)]{1,80}\)|[|│┃╎╭╮╰╯─├▶\xd7>!]|\[rank\d{1,5}\]:?"
+    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,]{0,12}Z? (?:std(?:err|out) [FP] )?"
+    r"|(?:ERROR|WARNING|INFO|DEBUG) (?:\d\d-\d\d \d\d:\d\d:\d\d )?\[[\w./]{1,60}:\d{1,5}\] )*"
 )
+FRAME = " \t\r\n│┃"
+"""What stands behind a line of a box."""
+
 _FRENCH = re.compile("\xab (.{1,200}?) \xbb")
 _MARKS = re.compile("[\xab\xbb\u201e\u201c\u201d\u300c\u300d]")
 
@@ -69,8 +74,8 @@ class Surroundings:
 
 
 def bare(line: str) -> str:
-    """Give a line without what Docker, Ray, rich and uv put before it."""
-    return _PREFIX.sub("", line).rstrip()
+    """Give a line without what Docker, Kubernetes, Ray, vLLM, rich and uv put around it."""
+    return _PREFIX.sub("", line).rstrip(FRAME)
 
 
 def short(text: str) -> str:
@@ -157,7 +162,7 @@ def values_of(signature: Signature, text: str, item: str, place: Surroundings) -
     if signature.pattern is None:
         return {}
     at = text.lower().find(item.lower())
-    line = text[max(0, at - LEFT) : at + RIGHT]
+    line = text[max(0, at - LEFT) : at + RIGHT].rstrip(FRAME)
     match = signature.pattern.search(line + place.after())
     return None if match is None or match.start() > len(line) else _named(match)
 
