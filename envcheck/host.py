@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 from envcheck.record import dataclass, field
 from envcheck.running import Completed, Finished, Pending, Running
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 5.0
 READ_LIMIT_BYTES = 4 << 20
 FIRST_READ_BYTES = 64 << 10
 

@@ -66,6 +66,7 @@ class Running:
         err, err_end = os.pipe()
         self._output: dict[int, bytearray] = {out: bytearray(), err: bytearray()}
         self._open = {out, err}
+        self._flooded = False
         self._pid = 0
         try:
             self._pid = os.posix_spawn(
@@ -101,13 +102,14 @@ class Running:
 
     def _wait(self) -> Completed:
         status = self._drain()
-        while status is None and time.monotonic() <= self._deadline:
+        while status is None and time.monotonic() <= self._deadline and not self._flooded:
             status = self._ended()
             if status is None:
                 time.sleep(0.0005)
         if status is None:
             self._kill()
-            return Completed(returncode=-1, error=f"{self._name} did not answer within {self._timeout:g} s")
+            why = "wrote without an end" if self._flooded else f"did not answer within {self._timeout:g} s"
+            return Completed(returncode=-1, error=f"{self._name} {why}")
         out, err = (bytes(content).decode(errors="replace") for content in self._output.values())
         return Completed(returncode=os.waitstatus_to_exitcode(status), stdout=out, stderr=err)
 
@@ -116,7 +118,7 @@ class Running:
         poll = select.poll()
         for descriptor in self._open:
             poll.register(descriptor, select.POLLIN)
-        while self._open and time.monotonic() <= self._deadline:
+        while self._open and time.monotonic() <= self._deadline and not self._flooded:
             ready = poll.poll(TICK_SECONDS * 1000)
             for descriptor, _ in ready:
                 if not self._read(descriptor):
@@ -130,7 +132,8 @@ class Running:
         """Take what is there; False at the end."""
         data = os.read(descriptor, 65536)
         content = self._output[descriptor]
-        content += data[: max(0, OUTPUT_LIMIT_BYTES - len(content))]
+        content += data
+        self._flooded = self._flooded or len(content) > OUTPUT_LIMIT_BYTES
         if not data:
             self._open.discard(descriptor)
             os.close(descriptor)

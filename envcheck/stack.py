@@ -274,7 +274,8 @@ def load(name: str = DEFAULT_STACK) -> Stack:
         known = names()
         near = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.0)
         reason = getattr(error, "strerror", None) or error
-        what = f"there is no stack {name!r} ({reason})" if name.endswith(".toml") else f"there is no stack {name!r}"
+        is_file = name.endswith(".toml")
+        what = f"the stack file {name!r} could not be read: {reason}" if is_file else f"there is no stack {name!r}"
         raise EnvcheckError(what, fix=f"take one of: {', '.join(near)}; or the path of a .toml file") from error
     return _of(document, source)
 

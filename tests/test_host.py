@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,3 +198,13 @@ def test_why_a_command_failed() -> None:
     assert Completed(error="late").why() == "late"
     assert Completed(returncode=2, stdout="out").why() == "out"
     assert Completed(returncode=2).why() == "exit code 2"
+
+
+@pytest.mark.process
+def test_a_program_that_writes_without_an_end_is_ended() -> None:
+    """Neither memory nor time is spent on it."""
+    begin = time.monotonic()
+    done = LocalHost().run(["yes"], timeout=60)
+    assert done.error == "yes wrote without an end"
+    assert not done.ok
+    assert time.monotonic() - begin < 20

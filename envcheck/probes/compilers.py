@@ -143,6 +143,8 @@ def parse(host: Host, path: str, done: Completed) -> tuple[str, Text]:
         return "gcc", number
     if done.ok and number:
         return parse_long(path, done.stdout)
+    if done.error:
+        return "gcc", Unknown(f"{path}: {done.why()}")
     again = host.run([path, "--version"], timeout=TIMEOUT_SECONDS)
     return parse_long(path, again.stdout) if again.ok else ("gcc", Unknown(f"{path}: {done.why()}"))
 

@@ -12,6 +12,7 @@ from envcheck.host import Host, LocalHost
 from envcheck.record import dataclass
 
 T = TypeVar("T")
+SMI_SECONDS = 10
 LIBRARY = "libnvidia-ml.so.1"
 QUERY = "name,compute_cap,memory.total,mig.mode.current,uuid,driver_version"
 FABRIC_STATES = {0: "not supported", 1: "not started", 2: "in progress", 3: "completed"}
@@ -130,10 +131,10 @@ def _fabric(nvml: Any, handle: object) -> str | None:  # noqa: ANN401
 
 def ask_smi(host: Host, program: str) -> Management:
     """Ask nvidia-smi, whose head line names the CUDA version and whose query lists the GPUs."""
-    done = host.run([program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"], timeout=20)
+    done = host.run([program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"], timeout=SMI_SECONDS)
     if not done.ok:
         return silent(f"nvidia-smi: {done.why()}")
-    head = host.run([program], timeout=20)
+    head = host.run([program], timeout=SMI_SECONDS)
     cuda = re.search(r"CUDA Version: (\d+\.\d+)", head.stdout)
     gpus, driver = parse_query(done.stdout)
     return Management(
