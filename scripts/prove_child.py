@@ -1,9 +1,10 @@
 """Run by the environment's own Python: import modules and load extensions, one JSON line each. Standard library only.
 
-argv: a JSON object {"modules": […], "extensions": […], "site": …, "pretend": bool}. A module that kills the process
-is the last line's "start"; the parent goes on behind it.
+argv: a JSON object {"modules": […], "extensions": […], "packages": […], "site": …, "pretend": bool}. A module that
+kills the process is the last line's "start"; the parent goes on behind it.
 """
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -60,12 +61,28 @@ def bind(path: str, depth: int = 8) -> None:
         bind(path, depth - 1)
 
 
-def load(path: str, site: str) -> None:
+def bind_as_imported(path: str, packages: list[str]) -> None:
+    """Load a library with all symbols; where one is in a library that its package loads, the packages come first.
+
+    ``undefined symbol: nvte_layernorm_bwd`` is in libtransformer_engine.so, which transformer_engine loads globally.
+    """
+    try:
+        bind(path)
+    except OSError as error:
+        if "undefined symbol" not in str(error):
+            raise
+        for name in packages:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        bind(path)
+
+
+def load(path: str, site: str, packages: list[str]) -> None:
     """Load one extension in a child of its own, every symbol bound now; one that dies is imported as its module.
 
     An extension may need what its package's own imports register first (vllm._C needs vllm._core_C).
     """
-    if forked(lambda: bind(path), path):
+    if forked(lambda: bind_as_imported(path, packages), path):
         name = os.path.relpath(path, site).split(".")[0].replace(os.sep, ".")
         signal = forked(lambda: importlib.import_module(name), path)
         if signal:
@@ -95,7 +112,7 @@ def main() -> None:
     if order.get("extensions"):
         importlib.import_module("torch")
     for path in order.get("extensions", []):
-        load(path, order["site"])
+        load(path, order["site"], order.get("packages", []))
     for name in order.get("modules", []):
         attempt(name)
 

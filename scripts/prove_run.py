@@ -15,12 +15,12 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
 from envcheck.stack import Fault, Stack
-from scripts import prove_stub
+from scripts import prove_stub, toolchain
 from scripts.env_plan import Selection
 
 CHILD = Path(__file__).with_name("prove_child.py")
 CHILD_SECONDS = 580
-KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "LD_PRELOAD")
+KEPT = ("CUDA_HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "LD_PRELOAD")
 SKIPPED = ("nvidia", "torch/lib", "torch/test")
 """Below site-packages: libraries that others load, by their own search paths."""
 
@@ -42,7 +42,7 @@ def run(wanted: Selection, prefix: Path, work: Path) -> Result:
         raise WorkError(f"{prefix} is no environment", fix="name another --prefix, or let it be made")
     libraries = extensions(site)
     prove_stub.build(work, prove_stub.wanted(libraries))
-    environ = environment(site, work)
+    environ = environment(site, work, wanted.stack.cuda.default)
     result = Result()
     listed = wanted.stack.lock.proof_modules
     names = [*listed.get(wanted.engine, ()), *listed.get(wanted.trainer, ())]
@@ -51,7 +51,7 @@ def run(wanted: Selection, prefix: Path, work: Path) -> Result:
     second = imports(prefix, failed, environ, pretend=True) if failed else {}
     result.modules = set(names) - first.keys()
     result.pretended = set(failed) - second.keys()
-    loaded = loads(prefix, libraries, environ, site)
+    loaded = loads(prefix, libraries, environ, site, packages(wanted))
     result.extensions = len(libraries) - len(loaded)
     found = second | {os.path.relpath(path, site): text for path, text in loaded.items()}
     result.faults = {name: text.replace(f"{site}/", "") for name, text in found.items()}
@@ -68,12 +68,17 @@ def extensions(site: Path) -> list[Path]:
     return found
 
 
-def environment(site: Path, work: Path) -> dict[str, str]:
-    """Give the child's environment: no GPU, no network, NVIDIA's wheels and the stand-in driver for the loader."""
+def environment(site: Path, work: Path, cuda: str = "") -> dict[str, str]:
+    """Give the child's environment: no GPU, no network, NVIDIA's wheels and the stand-in driver for the loader.
+
+    CUDA_HOME is this host's, else the provisioned toolkit's: TransformerEngine 2 looks for libnvrtc below it.
+    """
     libraries = [str(work), *map(str, sorted(site.glob("nvidia/*/lib")))]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "disabled"}
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     own = {"HOME": str(work), "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONNOUSERSITE": "1"}
+    toolkit = toolchain.provisioned(cuda)
+    kept |= {"CUDA_HOME": str(toolkit)} if toolkit and "CUDA_HOME" not in kept else {}
     return kept | offline | own | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)}
 
 
@@ -94,12 +99,20 @@ def imports(prefix: Path, names: Sequence[str], environ: dict[str, str], *, pret
     return faults
 
 
-def loads(prefix: Path, paths: Iterable[Path], environ: dict[str, str], site: Path) -> dict[str, str]:
+def packages(wanted: Selection) -> list[str]:
+    """Name the modules of what is built: an extension may need what they load first."""
+    chosen = wanted.stack.wanted(wanted.engine, wanted.trainer)
+    return [item.recipe.verify_import for item in chosen if item.recipe and item.recipe.verify_import]
+
+
+def loads(
+    prefix: Path, paths: Iterable[Path], environ: dict[str, str], site: Path, first: Sequence[str] = ()
+) -> dict[str, str]:
     """Load extensions, each in a child of its own after torch; give path -> what went wrong."""
     order = [str(path) for path in paths]
     rows = {
         str(row["extension"]): row.get("error")
-        for row in _child(prefix, {"extensions": order, "site": str(site)}, environ)
+        for row in _child(prefix, {"extensions": order, "packages": list(first), "site": str(site)}, environ)
         if "extension" in row
     }
     return {path: str(rows.get(path, "was not tried")) for path in order if rows.get(path, "was not tried")}

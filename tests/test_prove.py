@@ -13,7 +13,7 @@ import pytest
 
 from envcheck.errors import WorkError
 from envcheck.stack import Fault
-from scripts import env, env_plan, prove, prove_record, prove_run, prove_stub
+from scripts import env, env_plan, prove, prove_record, prove_run, prove_stub, toolchain
 from scripts.env_plan import Plan, Selection
 from scripts.lock_resolve import Resolved
 from scripts.prove_run import Result
@@ -79,7 +79,12 @@ def test_extensions_are_loaded_each_on_its_own(prefix: Path) -> None:
         "dying": "__attribute__((constructor)) void end(void) { __builtin_trap(); }",
         "beside/libpart": "int part(void) { return 1; }",
         "beside/user": "int part(void); int user(void) { return part(); }",
+        "late": "int common(void); int late(void) { return common(); }",
+        "nvidia/libcommon": "int common(void) { return 1; }",
     }
+    (site / "nvidia").mkdir()
+    common = f"import ctypes\nctypes.CDLL('{site}/nvidia/libcommon.so', mode=ctypes.RTLD_GLOBAL)\n"
+    (site / "package.py").write_text(common, encoding="utf-8")
     for name, text in code.items():
         source = prefix.parent / "x.c"
         source.write_text(text, encoding="ascii")
@@ -89,10 +94,21 @@ def test_extensions_are_loaded_each_on_its_own(prefix: Path) -> None:
         subprocess.run(argv, check=True)
     (site / "garbage.so").write_bytes(b"\x7fELFgarbage")
     found = prove_run.loads(prefix, prove_run.extensions(site), environ(prefix), site)
+    assert "undefined symbol: common" in found[str(site / "late.so")], "what its package loads is not there"
+    found = prove_run.loads(prefix, prove_run.extensions(site), environ(prefix), site, ["absent", "bad", "package"])
     shown = {Path(path).stem: text for path, text in found.items()}
     assert set(shown) == {"lacking", "dying", "garbage"}
     assert "undefined symbol: absent" in shown["lacking"]
     assert "died of signal" in shown["dying"]
+
+
+def test_a_toolkit_is_named_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(toolchain, "provisioned", {"12.4": Path("/cache/cuda-12.4")}.get)
+    assert "CUDA_HOME" not in prove_run.environment(tmp_path, tmp_path, "13.0")
+    assert prove_run.environment(tmp_path, tmp_path, "12.4")["CUDA_HOME"] == "/cache/cuda-12.4"
+    monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda")
+    assert prove_run.environment(tmp_path, tmp_path, "12.4")["CUDA_HOME"] == "/usr/local/cuda"
 
 
 @pytest.mark.process
