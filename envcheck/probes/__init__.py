@@ -83,13 +83,10 @@ class Collection:
         only: frozenset[str] | None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        """Start the programs that need nothing else to be known, the target interpreter's question among them."""
+        """Ask the target interpreter what it is; all else waits, so that nothing delays its answer."""
         self.host = host
         self.only = only
         self._target = interpreters.start(host, python)
-        self._docker = self._start("docker", lambda: docker.start(host))
-        self._hostname = self._start("resources", lambda: resources.start_hostname(host))
-        self._compilers = self._start("compilers", lambda: compilers.start(host))
         self._toolkits: nvcc.Started | Unknown = NOT_ASKED
         self._tools: tools.Started | Unknown = NOT_ASKED
         self._management: Later[nvml.Management] | None = None
@@ -107,6 +104,9 @@ class Collection:
         directory = self._directory
         if self.wants("packages") or self.wants("loader"):
             _ = self._binaries
+        self._docker = self._start("docker", lambda: docker.start(self.host))
+        self._hostname = self._start("resources", lambda: resources.start_hostname(self.host))
+        self._compilers = self._start("compilers", lambda: compilers.start(self.host))
         self._tools = self._start("tools", lambda: tools.start(self.host, directory))
         self._toolkits = guarded(lambda: nvcc.start(self.host, self._sites))
         if self.wants("driver") or self.wants("gpus"):
