@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 
 from envcheck.codec import Unknown
-from envcheck.facts import NO_HEADERS, Facts
+from envcheck.facts import Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.stack import Component
+
+KNOWN_ABSENT = re.compile(r"Python\.h|not found|not installed|no headers|missing", re.IGNORECASE)
+"""How a reason reads where it is known that an interpreter has no headers: ``there is no Python.h in …``."""
 
 NAMES_OF_TOOLS = {"cmake", "ninja"}
 STOPPING = {"ninja", "packaging", "psutil"}
@@ -42,7 +45,7 @@ def python_headers_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     python = subjects.python(facts)
     if not isinstance(python.include_dir, Unknown):
         return
-    if not python.include_dir.unknown.startswith(NO_HEADERS):
+    if not KNOWN_ABSENT.search(python.include_dir.unknown):
         known(python.include_dir)
     release = subjects.minor(known(python.version))
     named = {"apt": f"python{release}-dev", "dnf": f"python{release}-devel", "zypper": _suse_headers(release)}
