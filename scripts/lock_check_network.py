@@ -13,7 +13,18 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import env, env_plan, lock_files, lock_inputs, lock_resolve, lock_text, lock_uv, process
+from scripts import (
+    env,
+    env_plan,
+    lock_files,
+    lock_inputs,
+    lock_reasons,
+    lock_remote,
+    lock_resolve,
+    lock_text,
+    lock_uv,
+    process,
+)
 from scripts.cache import ROOT
 from scripts.lock_text import Pin
 
@@ -101,8 +112,9 @@ def differences(stack: Stack, engine: str, place: Path, python: str) -> Mapping[
         name: (mine[name], theirs[name]) for name in sorted(mine.keys() & theirs.keys()) if mine[name] != theirs[name]
     }
     print(f"{path.name}: pip-compile agrees on {len(mine.keys() & theirs.keys()) - len(moved)} of {len(mine)} pins")
+    reasons = lock_reasons.of(moved, mine, lock_reasons.asks(here, lock_remote.index())) if moved else {}
     for name, (ours, other) in moved.items():
-        print(f"  {name}: the lock has {ours}, pip-compile {other}: both satisfy what is asked")
+        print(f"  {name}: the lock has {ours}, pip-compile {other}: {reasons[name]}")
     for name in sorted(mine.keys() - theirs.keys()):
         print(f"  {name}: only in the lock: asked for by what was left out of the reduced input")
     return moved

@@ -7,10 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from envcheck import stack as stacks
 from envcheck.stack import Stack
-from scripts import env, lock_check, lock_check_files, lock_check_network, lock_tools, prove_record
+from scripts import (
+    env,
+    lock_check,
+    lock_check_files,
+    lock_check_network,
+    lock_reasons,
+    lock_remote,
+    lock_tools,
+    prove_record,
+)
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
 from scripts.prove_record import Proof
@@ -223,11 +233,13 @@ def test_differences_with_pip_compile_are_listed(
     theirs = {"torch": "2.5.1", "helper": "0.9"}
     monkeypatch.setattr(lock_check_network, "compiled", lambda *_: theirs)
     monkeypatch.setattr(env, "version_of", lambda _: "3.11.7")
+    monkeypatch.setattr(lock_remote, "index", lambda: None)
+    monkeypatch.setattr(lock_reasons, "asks", lambda *_: lambda name, version: [Requirement("torch<2")])
     moved = lock_check_network.differences(lock_cases.tiny(), "sglang", place, "python3")
     assert moved == {"helper": ("1.0", "0.9")}
     out = capsys.readouterr().out
     assert "pip-compile agrees on 1 of 6 pins" in out, "backport is for Python 3.10 only"
-    assert "helper: the lock has 1.0, pip-compile 0.9" in out
+    assert "helper: the lock has 1.0, pip-compile 0.9: helper 0.9 asks for torch<2, the lock has torch 2.5.1" in out
     assert "kernel: only in the lock" in out
 
 
