@@ -59,7 +59,9 @@ def start(host: Host, sites: Sequence[str] = ()) -> Started:
             questions[index, "version"] = item.nvcc
         if isinstance(item.ptxas, Unknown):
             questions[index, "ptxas"] = item.ptxas.unknown
-    asked = {key: (program, host.start([program, "--version"])) for key, program in questions.items()}
+    real = {program: host.realpath(program) for program in questions.values()}  # /usr/local/cuda is a link to another
+    begun = {path: host.start([program, "--version"]) for path, program in {real[it]: it for it in real}.items()}
+    asked = {key: (program, begun[real[program]]) for key, program in questions.items()}
     return Started(toolkits=tuple(toolkits), asked=asked)
 
 
