@@ -56,7 +56,7 @@ class Limits:
 def _holds(when: dict[str, str], versions: dict[str, str]) -> bool:
     if not when.keys() <= versions.keys():  # hot path: most rows are about something else
         return False
-    return all([satisfies(versions[name], spec) for name, spec in when.items()])
+    return all(satisfies(versions[name], spec) for name, spec in when.items())
 
 
 class Shipped(Mapping[str, Table]):
