@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from envcheck import engine
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Origin, Source
 from envcheck.model import Target
-from envcheck.rules.requirements import parse, tolerated
+from envcheck.rules.requirements import dependency_unsatisfied, parse, tolerated
 from envcheck.stack import Fault, Override
 from tests import factories as make
 
@@ -18,6 +19,7 @@ BUILD = make.target(stage="build")
 LAUNCH = make.target()
 LTS = make.target(make.LTS)
 MEGATRON = make.target(trainer="megatron")
+GONE = Unknown("torch/version.py cannot be read")
 GIT = Origin(url="https://github.com/sgl-project/sglang.git", commit="1" * 40)
 VERL_GIT = Origin(url="https://github.com/volcengine/verl.git", commit="2" * 40)
 
@@ -29,6 +31,15 @@ def torch(version: str = "2.5.1", **changes: Any) -> Facts:
 def pinned(**versions: str) -> Facts:
     names = {name.replace("_", "-"): version for name, version in versions.items()}
     return make.having(make.healthy(), *(make.package(name, version) for name, version in names.items()))
+
+
+def test_a_requirement_of_unknown_version_is_not_called_missing() -> None:
+    """It is there, in a version that cannot be read: no fault, and no false ok."""
+    asks = make.package("asks", "1.0", requires=("there>=2",))
+    facts = make.having(make.healthy(), asks, make.package("there", Unknown("its METADATA is gone")))
+    found = engine.outcomes_of(dependency_unsatisfied, facts, LAUNCH)
+    assert [item.outcome for item in found] == ["unknown"]
+    assert "asks" not in " ".join(item.summary for item in found)
 
 
 def on(machine: str, **changes: Any) -> Facts:
@@ -81,6 +92,9 @@ CHECKOUT = (Source(name="verl", path="/src/verl", commit="3" * 40, importable=Tr
         pytest.param("python-unsupported", make.bare(python=Unknown("hangs")), BUILD, "unknown", id="python-unread"),
         pytest.param("torch-cpu-build", make.healthy(), LAUNCH, "ok", id="cuda"),
         pytest.param("torch-cpu-build", torch("2.5.1+cpu", cuda=None), BUILD, "error", id="cpu"),
+        pytest.param("torch-cpu-build", torch("2.5.1+cpu", cuda=GONE), LAUNCH, "error", id="cpu-by-its-label"),
+        pytest.param("torch-cpu-build", torch("2.5.1+cu124", cuda=GONE), LAUNCH, "ok", id="cuda-by-its-label"),
+        pytest.param("torch-cpu-build", torch("2.5.1", cuda=GONE), LAUNCH, "unknown", id="version-file-gone"),
         pytest.param("torch-cpu-build", on("aarch64"), BUILD, "error", id="aarch64-before-the-install"),
         pytest.param("torch-cpu-build", on("x86_64"), BUILD, "ok", id="x86-64"),
         pytest.param("torch-cpu-build", make.bare(os=Unknown("uname")), BUILD, "unknown", id="machine-unread"),

@@ -163,13 +163,16 @@ def python_unsupported(facts: Facts, target: Target) -> Iterator[Finding]:
 def torch_cpu_build(facts: Facts, target: Target) -> Iterator[Finding]:
     """torch is, or will be, a CUDA build."""
     found = subjects.torch(facts)
-    if found is not None and found.cuda is None and "+cu" not in str(found.version):
+    label = f"{found.version}+{found.build or ''}" if found is not None else ""
+    if found is not None and ("+cpu" in label or (found.cuda is None and "+cu" not in label)):
         yield Finding(
             summary=f"torch {found.version} is a CPU build",
             found=f"torch {found.version} without CUDA",
             expected=f"torch {subjects.torch_version(facts, target)} for CUDA {target.stack.cuda.default}",
             fix=(remedy.locked(target),),
         )
+    elif found is not None and "+cu" not in label:
+        known(found.cuda)
     elif found is None and known(subjects.system(facts).machine) == "aarch64":
         version = subjects.torch_version(facts, target)
         row = target.limits.first("torch-aarch64", torch=version)
