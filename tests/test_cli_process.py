@@ -84,6 +84,32 @@ def test_a_closed_pipe_is_quiet(argv: list[str]) -> None:
     assert done.returncode in {0, 1, 3}
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_was_closed_before_the_start_is_no_fault(closed: str) -> None:
+    shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "rules"]
+    done = subprocess.run(shell, capture_output=True, timeout=60, check=False, cwd=ROOT)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_interrupt_ends_a_hanging_interpreter_too(tmp_path: Path) -> None:
+    hanging = tmp_path / "python"
+    pid = tmp_path / "pid"
+    hanging.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    child = subprocess.Popen([*COMMAND, "--python", str(hanging)], stderr=subprocess.PIPE, cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while (not pid.exists() or not pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert said == b"interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
 def test_interrupt_ends_with_130_and_one_word(tmp_path: Path) -> None:
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
