@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from envcheck import stack as stacks
-from scripts import files, lock_text, lock_uv
+from scripts import lock_text, lock_uv
 from scripts.cache import ROOT
 
 FLOOR = "3.10"
@@ -66,12 +66,3 @@ def resolve(requirements: Sequence[str], cutoff: str, *, constraints: str = "") 
 
 def _via(via: Sequence[str]) -> tuple[str, ...]:
     return tuple(item.replace("-r pyproject", "pyproject.toml") for item in via if not item.startswith("-c "))
-
-
-def write(root: Path = ROOT) -> list[Path]:
-    """Resolve and write both files; give their paths."""
-    paths = []
-    for name, text in texts(root).items():
-        files.write(root / "lockfiles" / name, text)
-        paths.append(root / "lockfiles" / name)
-    return paths

@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from envcheck.errors import WorkError
-from scripts import lock, lock_check, lock_check_network, lock_resolve, lock_text, lock_uv, process
+from scripts import (
+    env,
+    lock,
+    lock_check,
+    lock_check_network,
+    lock_reasons,
+    lock_remote,
+    lock_resolve,
+    lock_text,
+    lock_uv,
+    process,
+)
 from scripts.lock_resolve import Resolved
 from tests import lock_cases
 from tests.lock_cases import resolved
@@ -117,5 +128,8 @@ def test_each_online_check_runs_only_where_it_is_asked_for(
     Started(monkeypatch, fail="no")
     assert len(lock_check.online(stack, argparse.Namespace(**given | {"pip": True}))) == 2
     monkeypatch.setattr(lock_check_network, "compiled", lambda *_: {"torch": "2.5.1"})
+    monkeypatch.setattr(env, "version_of", lambda _: "3.11.7")
+    monkeypatch.setattr(lock_remote, "index", lambda: None)
+    monkeypatch.setattr(lock_reasons, "asks", lambda *_: lambda name, version: [])
     assert lock_check.online(stack, argparse.Namespace(**given | {"pip_compile": True})) == []
     assert "pip-compile agrees on" in capsys.readouterr().out
