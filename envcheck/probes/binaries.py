@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from envcheck import limits
+from envcheck.binary.ldso import Files
 from envcheck.codec import Unknown
 from envcheck.facts import LoaderEntry, Package, Python
 from envcheck.host import Host
@@ -35,20 +36,34 @@ def begin(host: Host, python: Python, packages: Callable[[], Sequence[Package]])
     def finish() -> Found:
         whole = packages()
         damage = {item.name: details.files_gone(host, item) for item in whole}
+        archs = _torch_archs(host, whole) if parts else ()
         found = [part() for part in parts] or [_read(host, python, whole, rows, slice(None))]
-        return _merged(whole, damage, found)
+        return _merged(whole, damage, archs, found)
 
     return finish
 
 
-def _merged(whole: Sequence[Package], damage: dict[str, tuple[str, ...]], parts: Sequence[Found]) -> Found:
+def _torch_archs(host: Host, packages: Sequence[Package]) -> tuple[str, ...]:
+    """Read torch's architectures here, while the others read the rest."""
+    files = Files(host)
+    try:
+        found = [guarded(partial(elf.torch_archs, files, item)) for item in packages if item.name == "torch"]
+    finally:
+        files.close()
+    return next((item for item in found if not isinstance(item, Unknown)), ())
+
+
+def _merged(
+    whole: Sequence[Package], damage: dict[str, tuple[str, ...]], archs: tuple[str, ...], parts: Sequence[Found]
+) -> Found:
     read = {name: package for part in parts for name, package in part.packages.items()}
     packages = {}
     for item in whole:
         other, gone = read.get(item.name, item), damage[item.name]
-        if other is not item or gone:
+        read_here = archs if item.name == "torch" else ()
+        if other is not item or gone or read_here:
             packages[item.name] = replace(
-                item, archs=other.archs, extensions=other.extensions, damage=item.damage + gone
+                item, archs=other.archs or read_here, extensions=other.extensions, damage=item.damage + gone
             )
     return Found(packages=packages, loader=next((part.loader for part in parts if part.loader), ()))
 
@@ -60,11 +75,15 @@ def _read_subset(host: Host, python: Python, rows: dict[str, dict[str, str]], sh
 
 
 def _read(
-    host: Host, python: Python, packages: Sequence[Package], rows: dict[str, dict[str, str]], share: slice
+    host: Host,
+    python: Python,
+    packages: Sequence[Package],
+    rows: dict[str, dict[str, str]],
+    share: slice,
 ) -> Found:
-    """Read a share of the packages; who has the first share works the loader's choices out too."""
+    """Read a share of the packages, or all; who has the first share works the loader's choices out too."""
     with loader.Processes(host, python, packages) as processes:
-        reader = elf.Reader(processes)
+        reader = elf.Reader(processes, with_archs=share.step is None)
         mine = [item for item in packages if item.name == "torch" or item.name in rows][share]
         read = {item.name: guarded(partial(reader.of, item, rows.get(item.name))) for item in mine}
         entries: Entries = () if share.start else guarded(lambda: loader.probe(processes, packages))

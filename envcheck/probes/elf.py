@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from envcheck import limits
 from envcheck.binary import extension, fatbin
 from envcheck.binary.image import BinaryError
-from envcheck.binary.ldso import Library, Process
+from envcheck.binary.ldso import Files, Library, Process
 from envcheck.binary.symbols import SymbolTables
 from envcheck.facts import Extension, Package
 from envcheck.host import Host
@@ -32,8 +32,9 @@ def probe(processes: Processes, packages: Sequence[Package]) -> tuple[Package, .
 class Reader:
     """What all packages of one run share."""
 
-    def __init__(self, processes: Processes) -> None:
-        """Read nothing yet."""
+    def __init__(self, processes: Processes, *, with_archs: bool = True) -> None:
+        """Read nothing yet; without ``with_archs`` someone else reads those of torch."""
+        self._with_archs = with_archs
         self.host = processes.host
         self._processes = processes
         self._tables = SymbolTables()
@@ -68,14 +69,8 @@ class Reader:
 
     def of_torch(self, package: Package) -> Package:
         """Add architectures, and the libraries that would take another file than torch's wheels give."""
-        return replace(package, archs=package.archs or self._torch_archs(package), extensions=tuple(self._shadowed()))
-
-    def _torch_archs(self, package: Package) -> tuple[str, ...]:
-        try:
-            elf = self._processes.files.elf(f"{package.location}/torch/lib/libtorch_cuda.so")
-            return fatbin.archs(elf) if elf else ()
-        except BinaryError:
-            return ()
+        archs = package.archs or (torch_archs(self._processes.files, package) if self._with_archs else ())
+        return replace(package, archs=archs, extensions=tuple(self._shadowed()))
 
     def _shadowed(self) -> Iterator[Extension]:
         """Check torch's own libraries against a CUDA library that comes from elsewhere: seldom, so seldom paid for."""
@@ -90,6 +85,15 @@ class Reader:
             return False
         real = self._processes.host.realpath
         return real(wanted) != real(found.path)
+
+
+def torch_archs(files: Files, package: Package) -> tuple[str, ...]:
+    """GPU architectures of torch's own library; none where it cannot be read."""
+    try:
+        elf = files.elf(f"{package.location}/torch/lib/libtorch_cuda.so")
+        return fatbin.archs(elf) if elf else ()
+    except BinaryError:
+        return ()
 
 
 def find(host: Host, site: str, patterns: str) -> list[str]:
