@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 _NORMAL = re.compile(
-    r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?()(?:\.post(\d+))?(?:\.dev(\d+))?(\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
+    r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?()(?:\.post(\d+))?(?:\.?dev(\d*))?(\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
 )
 _ANY = (
     r"v?(\d+(?:\.\d+)*)(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?(\d*))?"

@@ -11,27 +11,27 @@ from envcheck.binary.image import BinaryError
 from envcheck.binary.ldso import Library
 
 TORCH_LIBRARY = re.compile(r"lib(torch|c10)\w*\.so")
-# Prefix of a C symbol -> the library that has it.
+# Prefix of a C symbol -> the library that has it; compiled only where a symbol is missing.
 OWNERS = (
-    (re.compile(r"_?Py"), "the Python interpreter"),
-    (re.compile(r"__nvJitLink|nvJitLink"), "libnvJitLink"),
-    (re.compile(r"nvrtc"), "libnvrtc"),
-    (re.compile(r"(__)?cuda[A-Z]"), "libcudart"),
-    (re.compile(r"cublas(Lt)?"), "libcublas"),
-    (re.compile(r"cudnn"), "libcudnn"),
-    (re.compile(r"cusparse"), "libcusparse"),
-    (re.compile(r"cusolver"), "libcusolver"),
-    (re.compile(r"nccl[A-Z]|pnccl"), "libnccl"),
-    (re.compile(r"nvml"), "libnvidia-ml"),
-    (re.compile(r"cu[A-Z]"), "libcuda"),
-    (re.compile(r"numa_"), "libnuma"),
-    (re.compile(r"_ZN3c104cuda|_ZNK3c104cuda"), "libc10_cuda"),
-    (re.compile(r"_ZNK?3c10|_ZT[VIS]N3c10"), "libc10"),
-    (re.compile(r"_ZNK?2at4cuda|_ZNK?4c10d"), "libtorch_cuda"),
-    (re.compile(r".*(THPVariable|THPDtype|THPDevice|8pybind11)"), "libtorch_python"),
-    (re.compile(r"_ZNK?2at|_ZNK?5torch|_ZT[VIS]N(2at|5torch)|_ZNK?6caffe2"), "libtorch_cpu"),
-    (re.compile(r"_ZNK?St|_ZS|__cxa|__gxx|_Zn[wa]|_Zd[la]"), "libstdc++"),
-    (re.compile(r".*18transformer_engine|nvte_"), "libtransformer_engine"),
+    (r"_?Py", "the Python interpreter"),
+    (r"__nvJitLink|nvJitLink", "libnvJitLink"),
+    (r"nvrtc", "libnvrtc"),
+    (r"(__)?cuda[A-Z]", "libcudart"),
+    (r"cublas(Lt)?", "libcublas"),
+    (r"cudnn", "libcudnn"),
+    (r"cusparse", "libcusparse"),
+    (r"cusolver", "libcusolver"),
+    (r"nccl[A-Z]|pnccl", "libnccl"),
+    (r"nvml", "libnvidia-ml"),
+    (r"cu[A-Z]", "libcuda"),
+    (r"numa_", "libnuma"),
+    (r"_ZN3c104cuda|_ZNK3c104cuda", "libc10_cuda"),
+    (r"_ZNK?3c10|_ZT[VIS]N3c10", "libc10"),
+    (r"_ZNK?2at4cuda|_ZNK?4c10d", "libtorch_cuda"),
+    (r".*(THPVariable|THPDtype|THPDevice|8pybind11)", "libtorch_python"),
+    (r"_ZNK?2at|_ZNK?5torch|_ZT[VIS]N(2at|5torch)|_ZNK?6caffe2", "libtorch_cpu"),
+    (r"_ZNK?St|_ZS|__cxa|__gxx|_Zn[wa]|_Zd[la]", "libstdc++"),
+    (r".*18transformer_engine|nvte_", "libtransformer_engine"),
 )
 ALIKE = (12, 7, 2)
 """Symbols that begin alike, as ``_ZN2at4_ops5``, mostly live in one library: it is asked first."""
@@ -92,7 +92,7 @@ def blamed(symbols: Sequence[str], missing: Sequence[str]) -> tuple[str, ...]:
 
 def owner(symbol: str) -> str | None:
     """Name the library that should have a symbol: libc10_cuda has ``_ZN3c104cuda9SetDeviceEi``; None where unknown."""
-    return next((library for pattern, library in OWNERS if pattern.match(symbol)), None)
+    return next((library for pattern, library in OWNERS if re.match(pattern, symbol)), None)
 
 
 def demangled(symbol: str) -> str:
