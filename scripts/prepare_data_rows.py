@@ -129,14 +129,17 @@ def converted(layout: Layout, row: Mapping[str, Any], split: str, index: int) ->
     """Give one row in verl's schema; raise AnswerError where it holds no question, no solution or no answer."""
     rest = dict(row)
     question, solution = (_text(rest, key) for key in (layout.question, layout.solution))
-    extra: Row = {"split": split, "index": index}
+    extra: Row = {
+        "index": index,
+        "split": split,
+    }  # fields in the order of their names, as in the files of verl's scripts
     if layout.keeps_solution:
-        extra |= {"answer": solution, "question": question}
+        extra = {"answer": solution, "index": index, "question": question, "split": split}
     return rest | {
         "data_source": layout.source,
-        "prompt": [{"role": "user", "content": f"{question} {layout.instruction}"}],
+        "prompt": [{"content": f"{question} {layout.instruction}", "role": "user"}],
         "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": layout.answer(solution)},
+        "reward_model": {"ground_truth": layout.answer(solution), "style": "rule"},
         "extra_info": extra,
     }
 
