@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +97,7 @@ def preflight(target: str, root: str, available: int | None = None) -> None:
 
 
 def _memory() -> int:
-    text = Path("/proc/meminfo").read_text(encoding="ascii")
-    found = re.search(r"^MemAvailable: +(\d+) kB", text, re.MULTILINE)
+    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     return int(found[1]) << 10 if found else MEMORY_BYTES
 
 
@@ -200,6 +200,26 @@ def build(argv: Sequence[str], log: Path) -> Times:
     return times
 
 
+@contextlib.contextmanager
+def keeping(ref: str) -> Iterator[None]:
+    """Leave the name where it was when the build fails: the engine names an image before its layers are unpacked."""
+    before = _id(ref)
+    try:
+        yield
+    except BaseException:
+        after = _id(ref)
+        if after and after != before:
+            process.output(["docker", "tag", before, ref] if before else ["docker", "rmi", ref])
+        raise
+
+
+def _id(ref: str) -> str:
+    try:
+        return process.output(["docker", "image", "inspect", "--format", "{{.Id}}", ref], timeout=20).strip()
+    except WorkError:
+        return ""
+
+
 def parser() -> argparse.ArgumentParser:
     """Give the command line."""
     it = argparse.ArgumentParser(prog="nox -s image --", description=__doc__)
@@ -248,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build; the image gets its tag only when all of it went well (BuildKit tags last)."""
+    """Build; the image gets its tag only when all of it went well."""
     given = parser().parse_args(argv)
     stack = stacks.load(given.stack)
     for kind, name, known in (("engine", given.engine, stack.engines), ("trainer", given.trainer, stack.trainers)):
@@ -266,7 +286,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(process.shown(line))
         return 0
     start = time.monotonic()
-    times = build(line, cache("logs", f"image-{given.target}.log"))
+    with keeping(reference(given)):
+        times = build(line, cache("logs", f"image-{given.target}.log"))
     if given.push or given.output:
         print(f"done in {time.monotonic() - start:.0f} s")
         return 0

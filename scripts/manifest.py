@@ -40,6 +40,26 @@ def receipts(houses: Iterable[Path]) -> dict[str, str]:
     return {f"wheel:{entry.receipt['inputs']['component']}": entry.key for entry in found}
 
 
+def sbom(lock: Path, houses: Iterable[Path]) -> str:
+    """Give the lock's CycloneDX document with the wheels that were built: their hash, and the key of their inputs."""
+    document = json.loads(lock.read_text(encoding="utf-8"))
+    for entry in (entry for house in houses for entry in wheelhouse_store.entries(house)):
+        name, version = entry.receipt["wheel"]["name"], entry.receipt["wheel"]["version"]
+        known = [row for row in document["components"] if (row["name"], row.get("version")) != (name, version)]
+        purl = f"pkg:pypi/{name}@{version}"
+        built = {
+            "bom-ref": purl,
+            "hashes": [{"alg": "SHA-256", "content": entry.sha256}],
+            "name": name,
+            "properties": [{"name": "envcheck:wheel-key", "value": entry.key}],
+            "purl": purl,
+            "type": "library",
+            "version": version,
+        }
+        document["components"] = [*known, built]
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
 def sources(stack: stacks.Stack, engine: str, trainer: str) -> dict[str, str]:
     """Component -> commit of those that come from git."""
     wanted = stack.wanted(engine, trainer)
@@ -57,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--python", required=True, help="interpreter of the image's environment")
     it.add_argument("--wheelhouse", type=Path, action="append", default=[])
     it.add_argument("--output", type=Path, required=True)
+    it.add_argument("--sbom", type=Path, help="where the CycloneDX document goes, the built wheels in it")
     return it
 
 
@@ -79,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "environment": {"CUDA_HOME": "/usr/local/cuda"},
         "values": dict(sorted(values.items())),
     }
+    if given.sbom:
+        lock = LOCKS / given.stack / f"sbom-{given.engine}.cdx.json"
+        files.write(given.sbom, sbom(lock, given.wheelhouse))
     files.write(given.output, json.dumps(document, indent=1, sort_keys=True) + "\n")
     return 0
 

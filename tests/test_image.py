@@ -13,8 +13,19 @@ import pytest
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import base_image, image, image_check, image_defaults, image_result, process, toolchain
+from scripts import (
+    base_image,
+    image,
+    image_check,
+    image_defaults,
+    image_result,
+    manifest,
+    process,
+    toolchain,
+    wheelhouse_store,
+)
 from scripts.cache import ROOT
+from scripts.wheelhouse_store import Entry
 
 SEED = stacks.load("verl-sglang-cu124")
 BUILDX = image.Engine(version="26.1.5", buildx=True, root="/")
@@ -408,3 +419,36 @@ def test_write_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert copy.read_text() == f'ARG STACK={SEED.name}\nARG ARCHS="8.0;9.0"\nFROM x\nARG STACK=kept\n'
     assert image.main(["--write-defaults"]) == 0
     assert "nothing to change" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        pytest.param("", "sha256:half", "docker rmi ref", id="a-new-name-goes"),
+        pytest.param("sha256:old", "sha256:half", "docker tag sha256:old ref", id="the-old-image-keeps-it"),
+        pytest.param("sha256:old", "sha256:old", "", id="nothing-was-named"),
+        pytest.param("", "", "", id="nothing-was-made"),
+    ],
+)
+def test_a_failed_build_leaves_no_half_image_named(before: str, after: str, asked: str, docker: Docker) -> None:
+    docker.answers |= {"docker rmi": "", "docker tag": "", **({"image inspect": before} if before else {})}
+
+    def fail() -> None:
+        if after:
+            docker.answers["image inspect"] = after
+        raise WorkError("no space left on device")
+
+    with pytest.raises(WorkError, match="no space"), image.keeping("ref"):
+        fail()
+    assert [line for line in docker.asked if " inspect " not in line] == ([asked] if asked else [])
+
+
+def test_the_sbom_of_an_image_holds_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "sbom.json"
+    lock.write_text('{"components": [{"name": "a", "version": "1"}, {"name": "verl", "version": "2"}]}')
+    receipt = {"wheel": {"name": "verl", "version": "2", "sha256": "b" * 64}}
+    entry = Entry(key="k", wheel=tmp_path / "verl.whl", receipt=receipt)
+    monkeypatch.setattr(wheelhouse_store, "entries", lambda _: iter([entry]))
+    parts = json.loads(manifest.sbom(lock, [tmp_path]))["components"]
+    assert [part["name"] for part in parts] == ["a", "verl"]
+    assert parts[1]["hashes"] == [{"alg": "SHA-256", "content": "b" * 64}]
