@@ -36,7 +36,9 @@ def pinned(**versions: str) -> Facts:
 def test_a_requirement_of_unknown_version_is_not_called_missing() -> None:
     """It is there, in a version that cannot be read: no fault, and no false ok."""
     asks = make.package("asks", "1.0", requires=("there>=2",))
-    facts = make.having(make.healthy(), asks, replace(make.package("there", "1"), version=Unknown("its METADATA is gone")))
+    facts = make.having(
+        make.healthy(), asks, replace(make.package("there", "1"), version=Unknown("its METADATA is gone"))
+    )
     found = engine.outcomes_of(dependency_unsatisfied, facts, LAUNCH)
     assert [item.outcome for item in found] == ["unknown"]
     assert "asks" not in " ".join(item.summary for item in found)
