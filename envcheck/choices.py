@@ -13,6 +13,8 @@ from envcheck.stack import Component, Recipe, Stack
 
 FALLBACK_MEMORY_BYTES = 4 << 30
 """Planned with where the memory of the host could not be read: one job of most recipes."""
+PIP_MEMORY_BYTES = 512 << 20
+"""What pip and setup.py, which imports torch, take beside the compilers: 0.47 GiB in a build of flash-attn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,21 @@ def usable_toolkit(facts: Facts, cuda: str) -> Toolkit | None:
     return next(iter(sorted(fitting, key=lambda item: not item.selected)), None)
 
 
+def fitting(memory_bytes: int, per_job_bytes: int) -> int:
+    """Count the jobs that the memory holds beside pip; one where it holds one job only."""
+    if memory_bytes < per_job_bytes:
+        return 0
+    return max(1, (memory_bytes - PIP_MEMORY_BYTES) // per_job_bytes)
+
+
 def jobs(choices: Choices, recipe: Recipe) -> int:
-    """Give min(cores, memory / memory per job), at least 1."""
-    return max(1, min(choices.cpus, choices.memory_bytes // recipe.memory_per_job_bytes))
+    """Give min(cores, (memory - pip's own) / memory per job), at least 1."""
+    return max(1, min(choices.cpus, fitting(choices.memory_bytes, recipe.memory_per_job_bytes)))
+
+
+def planned_memory(count: int, recipe: Recipe) -> int:
+    """Give the bytes that a build with this many jobs is planned to take."""
+    return count * recipe.memory_per_job_bytes + PIP_MEMORY_BYTES
 
 
 def fill(recipe: Recipe, choices: Choices, *, cuda_home: str, cudnn_path: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from envcheck import choices
 from envcheck.errors import WorkError
 from scripts import (
     build_context,
@@ -142,7 +143,7 @@ def _receipt(
         "jobs": made.jobs,
         "peak_memory_bytes": made.peak_bytes,
         "peak_memory_of_one_process_bytes": made.peak_of_one_bytes,
-        "planned_memory_bytes": made.jobs * recipe.memory_per_job_bytes,
+        "planned_memory_bytes": choices.planned_memory(made.jobs, recipe),
         "compiler_cache": {"hits": made.hits, "misses": made.misses},
         "path_independent": made.canonical or not build_run.native(context),
         "verification": verification,

@@ -135,6 +135,7 @@ def test_the_receipt_says_what_went_in_and_keeps_the_hosts_secrets_out(
     assert receipt["inputs"]["torch"] == "2.5.1+cu124"
     assert receipt["tools"] == {"ninja": "1.11"}
     assert receipt["jobs"] == 8
+    assert receipt["planned_memory_bytes"] == 8 * (7 << 30) + (512 << 20)
     assert receipt["wheel"]["sha256"]
     assert receipt["path_independent"] is False
 
@@ -191,7 +192,7 @@ def test_memory_that_runs_out_is_said_and_tried_again_with_half_the_jobs(
     pip[0].append((said, 1))
     entry = build_steps.build(context(), order)
     out = capsys.readouterr().out
-    assert "for want of memory (8 jobs, 6 GiB planned for each)" in out
+    assert "for want of memory (8 jobs, 7 GiB planned for each)" in out
     assert "trying once more with 4 instead of 8 jobs" in out
     assert entry.receipt["jobs"] == 4
     assert [environ["MAX_JOBS"] for environ in pip[1]] == ["8", "4"]
@@ -437,7 +438,7 @@ def test_jobs_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     collected(monkeypatch, build_cases.healthy(resources={"cpus": 16, "memory_limit_bytes": 4 << 30}))
     found = build_context.context(stack.load(), "flash-attn", build_cases.WISHES)
     assert found.jobs == 1
-    assert choices.jobs(found.choices, replace(found.recipe, memory_per_job_bytes=1 << 30)) == 4
+    assert choices.jobs(found.choices, replace(found.recipe, memory_per_job_bytes=1 << 30)) == 3
 
 
 def test_names_that_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ origin = {{ kind = "sdist", sha256 = "{sha256}" }}
 requires = ["setuptools==78.1.1", "wheel", "packaging", "ninja", "numpy"]
 environment = {{ CUDA_HOME = "{{cuda_home}}", TORCH_CUDA_ARCH_LIST = "{{archs_dotted}}", MAX_JOBS = "{{jobs}}" }}
 preflight = ["nvcc-missing", "cuda-home-invalid", "nvcc-differs-from-torch", "gcc-too-old", "gcc-too-new-for-nvcc"]
-memory_per_job_bytes = 2147483648
+memory_per_job_bytes = 3221225472
 disk_bytes = 104857600
 archs_variable = "TORCH_CUDA_ARCH_LIST"
 verify_import = "envcheck_squares"

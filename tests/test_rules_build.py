@@ -116,6 +116,8 @@ def pip(version: str, *tools: Tool) -> Facts:
         pytest.param("build-needs-more-memory", memory(128, MAX_JOBS="64"), BUILD, "error", id="too-many-jobs"),
         pytest.param("build-needs-more-memory", memory(128, MAX_JOBS="4"), BUILD, "ok", id="few-jobs"),
         pytest.param("build-needs-more-memory", memory(128), BUILD, "ok", id="jobs-not-said"),
+        pytest.param("build-needs-more-memory", memory(7.2, MAX_JOBS="1"), BUILD, "ok", id="one-job-beside-pip"),
+        pytest.param("build-needs-more-memory", memory(14.2, MAX_JOBS="2"), BUILD, "error", id="pip-takes-the-rest"),
         pytest.param("build-needs-more-memory", make.bare(resources=Unknown("/proc")), BUILD, "unknown", id="unread"),
         pytest.param("build-needs-more-disk", make.bare(), BUILD, "ok", id="enough"),
         pytest.param(
@@ -165,7 +167,7 @@ def test_the_fix_fits_the_distribution(system: Any, command: str) -> None:
 
 def test_the_number_of_jobs_that_fits_is_named() -> None:
     outcome = make.outcomes("build-needs-more-memory", memory(128, MAX_JOBS="64"), BUILD)[0]
-    assert "export MAX_JOBS=21" in outcome.fix[0].commands
+    assert "export MAX_JOBS=18" in outcome.fix[0].commands
 
 
 def test_tmpdir_is_pointed_at_the_disk_with_most_space() -> None:

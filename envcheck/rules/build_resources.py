@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envcheck import choices
 from envcheck.codec import Unknown
 from envcheck.facts import Disk, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
@@ -33,7 +34,7 @@ def build_needs_more_memory(facts: Facts, target: Target) -> Iterator[Finding]:
     place = f"{subjects.size(available)} available" + (f", cgroup limit {subjects.size(limit)}" if limit else "")
     worst = max(building, key=lambda item: item.recipe.memory_per_job_bytes if item.recipe else 0)
     need = worst.recipe.memory_per_job_bytes if worst.recipe else 0
-    fitting = available // need if need else 0
+    fitting = choices.fitting(available, need) if need else 0
     said = subjects.variable(facts, "MAX_JOBS")
     jobs = int(said) if said.isdigit() else 0
     if fitting < 1 or jobs > fitting:
