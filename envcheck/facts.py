@@ -138,7 +138,7 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolkit:
-    """One CUDA toolkit: ``path`` is its CUDA_HOME; ``source``: env, path, system, debian, conda, module, pip."""
+    """One CUDA toolkit: ``path`` is its CUDA_HOME; ``source``: env, path, system, debian, cache, conda, module, pip."""
 
     path: str
     version: Text

@@ -105,6 +105,13 @@ def test_what_is_installed_is_skipped() -> None:
     assert "optional" in str(steps["apex"].skipped)
 
 
+def test_a_toolkit_that_was_provisioned_is_not_provisioned_again() -> None:
+    cached = toolkit(path="/home/me/.cache/envcheck/toolchains/cuda-12.4", source="cache")
+    steps = by_name(plan(host(toolkits=(toolkit("13.0.88", selected=True, gcc_max=15), cached)), target()))
+    assert steps["toolchain"].skipped == f"CUDA 12.4 is at {cached.path}"
+    assert steps["transformer-engine"].environment["CUDA_HOME"] == cached.path
+
+
 def test_a_host_without_anything() -> None:
     bare = host(
         toolkits=Unknown("no"),

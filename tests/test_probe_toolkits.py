@@ -57,6 +57,20 @@ def test_a_cuda_home_that_is_not_there_is_selected_all_the_same() -> None:
     assert not found.headers
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        pytest.param({"HOME": "/home/me"}, id="home"),
+        pytest.param({"HOME": "/", "XDG_CACHE_HOME": "/home/me/.cache"}, id="user-cache"),
+        pytest.param({"HOME": "/", "ENVCHECK_CACHE": "/home/me/.cache/envcheck"}, id="own-cache"),
+    ],
+)
+def test_a_provisioned_toolkit_is_found_but_not_taken(environ: dict[str, str]) -> None:
+    place = "/home/me/.cache/envcheck/toolchains/cuda-12.4"
+    (found,) = probe(RecordedHost(files=cuda(place), environ={"PATH": "/usr/bin", **environ}))
+    assert (found.path, found.source, found.selected, found.version) == (place, "cache", False, "12.4.1")
+
+
 def test_the_usual_place_is_taken_where_nothing_names_another() -> None:
     (found,) = probe(RecordedHost(files=cuda("/usr/local/cuda"), environ={"PATH": "/usr/bin"}))
     assert found.selected

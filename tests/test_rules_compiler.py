@@ -9,6 +9,7 @@ import pytest
 
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
+from envcheck.model import known
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -143,6 +144,27 @@ def test_a_compiler_that_nvcc_accepts_is_named_where_it_is_there() -> None:
     found = (*make.compilers("14.2.0"), make.compiler("other", "/usr/bin/g++-12", "12.3.0", selected=False))
     outcome = make.outcomes("gcc-too-new-for-nvcc", with_compilers(*found), BUILD)[0]
     assert outcome.fix[0].commands == ("export CXX=/usr/bin/g++-12", "export CUDAHOSTCXX=/usr/bin/g++-12")
+
+
+def test_a_gcc_within_the_limit_of_nvcc_is_installed() -> None:
+    facts = with_compilers(*make.compilers("14.2.0"), toolkits=(make.toolkit("12.3.2", gcc_max=12),))
+    outcome = make.outcomes("gcc-too-new-for-nvcc", facts, BUILD)[0]
+    said = " ".join(command for fix in outcome.fix for command in fix.commands)
+    assert "gcc-12 g++-12" in said
+    assert "13" not in said
+
+
+def test_a_toolkit_that_torch_refuses_is_exchanged_not_its_gcc() -> None:
+    facts = with_compilers(*make.compilers("12.2.0"), toolkits=(make.toolkit("11.8.0", gcc_max=11),))
+    outcome = make.outcomes("gcc-too-new-for-nvcc", facts, BUILD)[0]
+    assert outcome.summary == "nvcc 11.8.0 refuses GCC 12.2.0: it accepts GCC up to 11"
+    (fix,) = outcome.fix
+    assert fix.commands[0] == "nox -s toolchain -- --stack verl-sglang-cu124"
+    with_right_one = replace(
+        facts, toolkits=(*known(facts.toolkits), make.toolkit("12.4.131", path="/cache/cuda-12.4", selected=False))
+    )
+    first = make.outcomes("gcc-too-new-for-nvcc", with_right_one, BUILD)[0].fix[0]
+    assert first.commands[0] == "export CUDA_HOME=/cache/cuda-12.4"
 
 
 def test_each_compiler_is_reported_once() -> None:

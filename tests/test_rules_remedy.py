@@ -50,6 +50,22 @@ def test_a_compiler_is_installed_as_the_distribution_does(facts: Facts, wanted: 
 
 
 @pytest.mark.parametrize(
+    ("facts", "limit", "wanted"),
+    [
+        pytest.param(on("22.04"), 12, "apt-get install -y gcc-12 g++-12", id="ubuntu-22.04-has-it"),
+        pytest.param(on("12", "debian", ()), 11, "apt-get install -y gcc-11 g++-11", id="debian-12-has-it"),
+        pytest.param(on("8.10", "rocky", ("rhel",)), 12, "dnf install -y gcc-toolset-12", id="rocky-8"),
+        pytest.param(make.bare(os=ARCH), 12, "gxx_linux-64=12", id="another"),
+    ],
+)
+def test_the_compiler_is_one_that_nvcc_accepts(facts: Facts, limit: int, wanted: str) -> None:
+    said = commands(remedy.compiler(facts, TARGET, limit))
+    assert wanted in said
+    assert "13" not in said
+    assert "ppa:" not in said
+
+
+@pytest.mark.parametrize(
     ("facts", "wanted"),
     [
         pytest.param(make.healthy(), "uv pip install --python /home/me/venv/bin/python 'click<8.2'", id="uv"),

@@ -193,3 +193,15 @@ def test_cuda_home_is_mended_with_the_toolkit_of_the_stack() -> None:
     assert make.outcomes("cuda-home-invalid", facts, BUILD)[0].fix[0].commands == (
         "export CUDA_HOME=/usr/local/cuda-12.4",
     )
+
+
+def test_cuda_home_is_not_mended_with_a_toolkit_that_torch_refuses() -> None:
+    facts = make.variables(make.bare(toolkits=(CUDA13,)), CUDA_HOME="/etc/hostname")
+    (fix,) = make.outcomes("cuda-home-invalid", facts, BUILD)[0].fix
+    assert fix.commands[0] == "nox -s toolchain -- --stack verl-sglang-cu124"
+
+
+def test_cuda_home_is_mended_for_the_torch_that_runs() -> None:
+    facts = make.variables(replace(OF_CUDA_13, toolkits=(CUDA13,)), CUDA_HOME="/etc/hostname")
+    (fix,) = make.outcomes("cuda-home-invalid", facts, LAUNCH)[0].fix
+    assert fix.commands == ("export CUDA_HOME=/usr/local/cuda",)

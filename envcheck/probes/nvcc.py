@@ -88,11 +88,21 @@ def candidates(host: Host, sites: Sequence[str]) -> Iterator[Candidate]:
             yield _at(host, path, source)
     if host.exists(DEBIAN) and host.exists("/usr/bin/nvcc"):
         yield _at(host, "/usr", "debian")
+    yield from _provisioned(host)
     yield from _named(host, ("CONDA_PREFIX",), "conda")
     yield from _named(host, MODULE_VARIABLES, "module")
     for site in sites:
         for path in (f"{site}/nvidia/cuda_nvcc", f"{site}/nvidia/cu13"):
             yield _at(host, path, "pip")
+
+
+def _provisioned(host: Host) -> Iterator[Candidate]:
+    """Toolkits that `nox -s toolchain` unpacked below the project's cache."""
+    home = host.environ.get("HOME")
+    user = host.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    cache = host.environ.get("ENVCHECK_CACHE") or (f"{user}/envcheck" if user else "")
+    for path in host.glob(f"{cache}/toolchains/cuda-[0-9]*") if cache else ():
+        yield _at(host, path, "cache")
 
 
 def _named(host: Host, variables: Sequence[str], source: str) -> Iterator[Candidate]:

@@ -8,6 +8,7 @@ from envcheck.facts import Compiler, Facts
 from envcheck.limits import Row, satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
+from envcheck.rules.toolkit import right_major, right_toolkit
 
 CXX_ROLES = ("cxx", "cuda-host", "cmake-cxx")
 EXPLICIT = ("CUDAHOSTCXX", "NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
@@ -107,10 +108,17 @@ def _too_new(facts: Facts, target: Target, compiler: Compiler, known_limit: tupl
         summary=f"nvcc {cuda} refuses GCC {compiler.version}: it accepts GCC up to {limit}",
         found=f"{compiler.path} {compiler.version} {compiler.why}".rstrip(),
         expected=f"GCC <= {limit}",
-        fix=(*older_compiler(facts, limit), *remedy.compiler(facts, target)),
+        fix=_fitting(facts, target, cuda, limit),
         severity="warning" if forced and target.stage == "build" else subjects.at_run_time(facts, target),
         sources=(source,),
     )
+
+
+def _fitting(facts: Facts, target: Target, cuda: object, limit: int) -> tuple[Fix, ...]:
+    """Another g++ for this nvcc; another toolkit where torch refuses this one with any g++."""
+    if isinstance(cuda, str) and subjects.major(cuda) != right_major(facts, target):
+        return right_toolkit(facts, target)
+    return (*older_compiler(facts, limit), *remedy.compiler(facts, target, limit))
 
 
 def older_compiler(facts: Facts, limit: int) -> tuple[Fix, ...]:

@@ -14,6 +14,8 @@ MANAGERS = {
     "dnf": ("rhel", "fedora", "centos", "rocky", "almalinux", "ol", "amzn"),
     "zypper": ("suse", "opensuse", "sles"),
 }
+UBUNTU_22_GCC = 12
+"""The newest in Ubuntu 22.04's own archive."""
 
 
 def manager(facts: Facts) -> str | None:
@@ -112,22 +114,26 @@ def unset(*names: str) -> Fix:
     return Fix(text=f"Take {' and '.join(names)} out of the shell", commands=tuple(f"unset {name}" for name in names))
 
 
-def compiler(facts: Facts, target: Target) -> tuple[Fix, ...]:
-    """Ways to get the GCC that the stack recommends, and to make builds take it."""
-    gcc = target.stack.gcc.default
+def compiler(facts: Facts, target: Target, limit: int | None = None) -> tuple[Fix, ...]:
+    """Ways to get the GCC that the stack recommends, or the newest that nvcc accepts, and to make builds take it."""
+    gcc = _at_most(target.stack.gcc.default, limit)
     ways = [*_distribution_compiler(facts, gcc)]
     if not is_root(facts) or conda_prefix(facts) or not ways:
         ways.append(conda_install(facts, f"Install GCC {gcc} without root, from conda-forge", f"gxx_linux-64={gcc}"))
     return tuple(ways)
 
 
+def _at_most(gcc: str, limit: int | None) -> str:
+    return gcc if limit is None else str(min(int(gcc), limit))
+
+
 def _distribution_compiler(facts: Facts, gcc: str) -> tuple[Fix, ...]:
     name, release = _distribution(facts)
     take = f"export CC=/usr/bin/gcc-{gcc} CXX=/usr/bin/g++-{gcc} CUDAHOSTCXX=/usr/bin/g++-{gcc}"
     if manager(facts) == "apt":
-        older_release = {"ubuntu": 23, "debian": 13}.get(name, 0) > release
+        older_release = {"ubuntu": 23 if int(gcc) > UBUNTU_22_GCC else 22, "debian": 13}.get(name, 0) > release
         if older_release and name == "debian":
-            return _debian_compiler(facts, {12: "12", 11: "10"}.get(release, "9"))
+            return _debian_compiler(facts, _at_most({12: "12", 11: "10"}.get(release, "9"), int(gcc)))
         archive = ("apt-get install -y software-properties-common", "add-apt-repository -y ppa:ubuntu-toolchain-r/test")
         commands = as_root(
             facts, *(archive if older_release else ()), "apt-get update", f"apt-get install -y gcc-{gcc} g++-{gcc}"
@@ -146,9 +152,7 @@ def _distribution_compiler(facts: Facts, gcc: str) -> tuple[Fix, ...]:
 def _debian_compiler(facts: Facts, gcc: str) -> tuple[Fix, ...]:
     take = f"export CC=/usr/bin/gcc-{gcc} CXX=/usr/bin/g++-{gcc} CUDAHOSTCXX=/usr/bin/g++-{gcc}"
     commands = as_root(facts, "apt-get update", f"apt-get install -y gcc-{gcc} g++-{gcc}")
-    return (
-        Fix(text=f"Install GCC {gcc}, the newest of this Debian, and make builds take it", commands=(*commands, take)),
-    )
+    return (Fix(text=f"Install this Debian's GCC {gcc} and make builds take it", commands=(*commands, take)),)
 
 
 def _distribution(facts: Facts) -> tuple[str, int]:

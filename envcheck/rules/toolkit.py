@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envcheck import choices
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Toolkit
 from envcheck.limits import satisfies
@@ -28,6 +29,17 @@ def others(facts: Facts, target: Target) -> tuple[Fix, ...]:
     home = fitting[0].path
     commands = (remedy.export("CUDA_HOME", home), f"export PATH={home}/bin:$PATH")
     return (Fix(text=f"Take the CUDA {fitting[0].version} that is on this host", commands=commands),)
+
+
+def right_major(facts: Facts, target: Target) -> int:
+    """CUDA major that nvcc has to have: a build is for the stack's torch, later the installed one counts."""
+    installed = None if target.stage == "build" else choices.torch_cuda(facts)
+    return subjects.major(installed or subjects.label_cuda(target) or target.stack.cuda.default)
+
+
+def right_toolkit(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    """Take the stack's toolkit where the host has it, or provision it."""
+    return (*others(facts, target), remedy.toolchain(target))
 
 
 def _is_stack_cuda(item: Toolkit, target: Target) -> bool:
@@ -121,10 +133,10 @@ def _not_a_toolkit(facts: Facts, value: str) -> str:
 
 
 def _right_home(facts: Facts, target: Target) -> tuple[Fix, ...]:
-    there = sorted(
-        (item for item in subjects.toolkits(facts) if isinstance(item.nvcc, str)),
-        key=lambda item: not _is_stack_cuda(item, target),
-    )
+    major = right_major(facts, target)
+    with_nvcc = (item for item in subjects.toolkits(facts) if isinstance(item.nvcc, str))
+    fitting = (item for item in with_nvcc if isinstance(item.version, str) and subjects.major(item.version) == major)
+    there = sorted(fitting, key=lambda item: not _is_stack_cuda(item, target))
     if not there:
         return (remedy.toolchain(target),)
     return (remedy.exports(f"Name CUDA {there[0].version} of this host", CUDA_HOME=there[0].path),)
@@ -174,7 +186,7 @@ def _other_cuda(facts: Facts, target: Target, toolkit: Toolkit, torch: tuple[str
         summary=f"{nvcc} is CUDA {cuda}, {name} is CUDA {wanted}: {consequence}",
         found=f"{toolkit.path} {cuda} {toolkit.why}".rstrip(),
         expected=f"CUDA {wanted}",
-        fix=(*others(facts, target), remedy.toolchain(target)),
+        fix=right_toolkit(facts, target),
         severity=_weight(facts, target, breaks=not same_major or apex),
     )
 
@@ -215,7 +227,7 @@ def nvcc_too_old_for_gpu(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"nvcc {cuda} does not compile all that a GPU of compute capability {gpu} needs: {row.why}",
             found=f"CUDA {cuda} in {toolkit.path}, GPU of compute capability {gpu}",
             expected=f"CUDA {wanted}",
-            fix=(*others(facts, target), remedy.toolchain(target)),
+            fix=right_toolkit(facts, target),
             severity=_weight(facts, target, breaks=wanted == row.need["cuda"]),
             sources=(row.source,),
         )
