@@ -118,15 +118,17 @@ class Running:
         poll = select.poll()
         for descriptor in self._open:
             poll.register(descriptor, select.POLLIN)
+        status: int | None = None
         while self._open and time.monotonic() <= self._deadline and not self._flooded:
-            ready = poll.poll(TICK_SECONDS * 1000)
+            ready = poll.poll(0 if status is not None else TICK_SECONDS * 1000)
             for descriptor, _ in ready:
                 if not self._read(descriptor):
                     poll.unregister(descriptor)
-            status = None if ready else self._ended()
-            if status is not None:
-                return status
-        return None
+            if not ready:
+                if status is not None:
+                    break
+                status = self._ended()  # what it wrote since that poll is still in the pipes: ask once more
+        return status
 
     def _read(self, descriptor: int) -> bool:
         """Take what is there; False at the end."""

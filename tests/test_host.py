@@ -81,6 +81,16 @@ class TestPrograms:
         assert [one.result().stdout for one in started] == ["0\n", "1\n", "2\n"]
         assert started[0].result().stdout == "0\n"
 
+    def test_output_between_the_last_poll_and_the_end_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ended = Running._ended
+
+        def late(running: Running) -> int | None:
+            time.sleep(0.5)
+            return ended(running)
+
+        monkeypatch.setattr(Running, "_ended", late)
+        assert LocalHost().run(["sh", "-c", "sleep 0.2; echo x; sleep 0.01 & exit 4"]).stdout == "x\n"
+
     def test_a_program_that_hangs_is_killed_with_its_children(self, tmp_path: Path) -> None:
         done = LocalHost().run(["sh", "-c", f"(sleep 1; touch {tmp_path}/late) & sleep 60"], timeout=0.2)
         assert done.error == "sh did not answer within 0.2 s"
