@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from envcheck.errors import WorkError
 
 LAST_LINES = 40
 GRACE_SECONDS = 10.0
+PAUSE_SECONDS = 0.05
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def stream(  # noqa: PLR0913  # all but the first are options
 ) -> Done:
     """Run a program in a process group of its own; its lines go to the log and to ``each_line`` as they come.
 
-    On a time-out, ^C or any exception the whole group gets SIGTERM, then SIGKILL after GRACE_SECONDS.
+    On a time-out, ^C or any exception the group gets SIGTERM, then its session SIGKILL after GRACE_SECONDS.
     """
     tail: deque[str] = deque(maxlen=LAST_LINES)
     with contextlib.ExitStack() as stack:
@@ -133,12 +136,38 @@ def stream(  # noqa: PLR0913  # all but the first are options
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """Ask the process group to end, then make it."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, sign)
-        try:
-            process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ask the process group to end, then make its whole session: ninja starts compilers in groups of their own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    if _ends(process):
         return
+    for member in session(process.pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)
+    _ends(process)
+
+
+def _ends(process: subprocess.Popen[str]) -> bool:
+    """Wait until nothing of the session runs, GRACE_SECONDS at most."""
+    end = time.monotonic() + GRACE_SECONDS
+    while process.poll() is None or session(process.pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(PAUSE_SECONDS)
+    return True
+
+
+def session(leader: int, proc: Path = PROC) -> list[int]:
+    """List the running processes of a session, by the sixth field of ``/proc/N/stat``: ``7 (g++) R 6 7 5 …``."""
+    found = []
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            # The second field is the program's name in brackets, and may hold spaces and brackets.
+            state, _, _, number = text.rpartition(")")[2].split()[:4]
+            if state not in "ZX" and int(number) == leader:
+                found.append(int(entry.name))
+    return found

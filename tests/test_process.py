@@ -101,6 +101,33 @@ def test_an_interrupted_reader_ends_the_program(tmp_path: Path) -> None:
     assert not _is_alive(int(mark.read_text()))
 
 
+@pytest.mark.parametrize("group", [False, True], ids=["of-the-group", "of-a-group-of-its-own"])
+def test_what_does_not_listen_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, group: bool) -> None:
+    """ninja starts compilers in groups of their own; nothing runs any more when `stream` has returned."""
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    mark = tmp_path / "pid"
+    deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); " + ("os.setpgid(0, 0); " if group else "")
+    deaf += f"open({str(mark)!r}, 'w').write(str(os.getpid())); print('x', flush=True); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {deaf!r}])"
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process.stream(python(code), timeout=30, each_line=interrupt)
+    assert not _is_alive(int(mark.read_text()))
+
+
+def test_members_of_a_session(tmp_path: Path) -> None:
+    stats = {5: "(sh) S 1 5 5 0", 6: "(a) b) R 5 6 5 0", 7: "(gone) Z 5 7 5 0", 8: "(other) S 1 8 8 0"}
+    for pid, text in stats.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} {text}")
+    (tmp_path / "9").mkdir()  # ended while it was read
+    (tmp_path / "meminfo").touch()
+    assert sorted(process.session(5, tmp_path)) == [5, 6]
+
+
 def test_environ_and_cwd(tmp_path: Path) -> None:
     environ = {**os.environ, "X": "1"}
     seen: list[str] = []
