@@ -18,7 +18,7 @@ from envcheck.explain import explain
 from envcheck.facts import Facts
 from envcheck.model import STAGES, Stage, Target
 from envcheck.rules import RULES
-from scripts import cli
+from scripts import cli, corpus_peers
 from scripts.corpus_reports import NOISE, Corpus, Host, Report, facts_of, load
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
@@ -128,6 +128,13 @@ def recall(right: Iterable[bool]) -> float:
     return sum(values) / len(values) if values else 1.0
 
 
+def _peers(python: str, verl: str) -> dict[str, dict[str, str]]:
+    """Run the peers; every case is told on standard error when it is done."""
+    return corpus_peers.compare(
+        corpus_peers.stage(python, verl=verl), lambda text: print(text, file=sys.stderr, flush=True)
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Score all reports; 1 where less is found than asked for, or a healthy host gets an alarm."""
     parser = argparse.ArgumentParser(prog="python -m scripts.corpus", description=__doc__)
@@ -137,17 +144,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--minimum", type=float, default=MINIMUM, help="recall that is asked for (default: %(default)s)"
     )
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--peers", metavar="PYTHON", help="also run other programs on faults staged in a copy of this environment"
+    )
+    parser.add_argument("--verl", default="", metavar="DIR", help="a checkout of verl, whose diagnose.py is a peer")
     args = parser.parse_args(argv)
+    peers = _peers(args.peers, args.verl) if args.peers else {}
     corpus = load(args.reports)
     scores = [scored(name, report, corpus, args.hosts) for name, report in corpus.reports.items()]
     alarms = false_alarms(corpus, args.hosts)
     on_facts = recall(score.facts_right for score in scores if score.facts_right is not None)
     in_logs = recall(score.log_right for score in scores)
     if args.format == "json":
-        summary = {"facts": on_facts, "logs": in_logs, "false_alarms": alarms}
+        summary = {"facts": on_facts, "logs": in_logs, "false_alarms": alarms, "peers": peers}
         print(json.dumps({"version": 1, **summary, "reports": [vars(score) for score in scores]}, indent=1))
     else:
         print(table(scores, alarms))
+        print(f"\n{corpus_peers.table(peers)}" if peers else "\nother programs: not run; --peers PYTHON runs them")
     return OK if min(on_facts, in_logs) >= args.minimum and not alarms else FINDINGS
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cache import ROOT
+from scripts.corpus_stage import BORDER, dist, metadata, needing, shared, versioned
+
+__all__ = ["BORDER", "Staged", "dist", "environment", "needing", "ran", "shared", "versioned", "wheel"]
 
 GXX = shutil.which("g++")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -29,46 +32,12 @@ void torchCheckFail(const char* function, const char*, unsigned, const std::stri
   throw std::runtime_error(function + text);
 } } }
 """
-BORDER = """
-#include <string>
-namespace c10 { namespace detail { void torchCheckFail(const char*, const char*, unsigned, const std::string&); } }
-extern "C" int go(int n) { if (n < 0) c10::detail::torchCheckFail("go", __FILE__, __LINE__, "n < 0"); return n; }
-"""
-"""An extension that calls torch over the border where std::string's layout matters."""
 
 
 def ran(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, with messages in English."""
     environment = {**os.environ, "LC_ALL": "C", **environ}
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
-
-
-def shared(path: Path, source: str, *options: str) -> Path:
-    """Compile a library whose soname is its file name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.parent / f"{path.name}.cpp"
-    text.write_text(source, encoding="utf-8")
-    done = ran(GXX or "g++", "-shared", "-fPIC", str(text), "-o", str(path), f"-Wl,-soname,{path.name}", *options)
-    assert done.returncode == 0, done.stderr
-    text.unlink()
-    return path
-
-
-def versioned(path: Path, **symbols: str) -> Path:
-    """Compile a library that defines each symbol under the version that is given."""
-    script = path.parent / f"{path.name}.map"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text("".join(f"{version} {{ {name}; }};\n" for name, version in symbols.items()), encoding="utf-8")
-    source = "".join(f'extern "C" int {name}() {{ return 1; }}\n' for name in symbols)
-    made = shared(path, source, f"-Wl,--version-script,{script}", "-nostdlib")
-    script.unlink()
-    return made
-
-
-def needing(path: Path, library: Path, symbol: str, *options: str) -> Path:
-    """Compile a library that needs one symbol of another, which is there only while it is linked."""
-    source = f'extern "C" int {symbol}(); extern "C" int go() {{ return {symbol}(); }}'
-    return shared(path, source, "-Wl,--no-as-needed,-z,now", str(library), *options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +49,7 @@ class Staged:
 
     def dist(self, name: str, version: str, *, tag: str = "py3-none-any") -> None:
         """Write the metadata of an installed package."""
-        info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
-        for file, text in _metadata(name, version, tag).items():
-            (info / file).write_text(text, encoding="utf-8")
+        dist(self.site, name, version, tag=tag)
 
     def torch(self, version: str, *, abi: bool, needs: Sequence[Path] = ()) -> Path:
         """Put a torch there that loads what the real one does, in its order; give its lib directory.
@@ -142,20 +108,12 @@ def wheel(path: Path, files: Mapping[str, bytes]) -> Path:
     name, version, *_ = path.stem.split("-")
     tag = "-".join(path.stem.split("-")[2:])
     info = f"{name}-{version}.dist-info"
-    members = {**files, **{f"{info}/{file}": text.encode() for file, text in _metadata(name, version, tag).items()}}
+    members = {**files, **{f"{info}/{file}": text.encode() for file, text in metadata(name, version, tag).items()}}
     record = "".join(f"{member},sha256={_digest(content)},{len(content)}\n" for member, content in members.items())
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in {**members, f"{info}/RECORD": f"{record}{info}/RECORD,,\n".encode()}.items():
             archive.writestr(member, content)
     return path
-
-
-def _metadata(name: str, version: str, tag: str) -> dict[str, str]:
-    return {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n\n",
-        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n",
-        "INSTALLER": "pip\n",
-    }
 
 
 def _digest(content: bytes) -> str:

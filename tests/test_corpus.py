@@ -75,7 +75,8 @@ def test_the_scoreboard_names_what_was_missed(tmp_path: Path, capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["driver", "1/2", "1/2"]
     assert lines[2].split() == ["ray", "0/0", "1/1"]
-    assert lines[-1] == "missed B; log: harmless-message; facts: seen never; found nothing"
+    assert lines[-3] == "missed B; log: harmless-message; facts: seen never; found nothing"
+    assert lines[-1] == "other programs: not run; --peers PYTHON runs them"
     assert "not to be seen from facts: 1" in lines
 
 

@@ -61,7 +61,7 @@ def test_a_floor_that_is_too_high(tmp_path: Path, library: str, version: str, ru
     """The platform tag promises manylinux_2_17, the bytes need a library that no system has."""
     base = staged.environment(tmp_path / "env")
     base.torch("2.6.0+cu124", abi=False)
-    newer = staged.versioned(tmp_path / "newer" / library, of_the_future=version)
+    newer = staged.versioned(tmp_path / "newer" / library, {"of_the_future": version})
     module = staged.needing(tmp_path / f"flash_attn_2_cuda{SUFFIX}", newer, "of_the_future")
     name = f"flash_attn-2.7.4.post1-{TAG}-{TAG}-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
     made = staged.wheel(tmp_path / name, {module.name: module.read_bytes()})
@@ -106,7 +106,9 @@ def cuda(tmp_path: Path) -> Staged:
     """NVIDIA's wheels under torch: it finds them by RPATH, they find each other by RUNPATH, which comes later."""
     base = staged.environment(tmp_path / "env")
     nvidia = base.site / "nvidia"
-    link = staged.versioned(nvidia / "nvjitlink/lib/libnvJitLink.so.12", __nvJitLinkComplete_12_4="libnvJitLink.so.12")
+    link = staged.versioned(
+        nvidia / "nvjitlink/lib/libnvJitLink.so.12", {"__nvJitLinkComplete_12_4": "libnvJitLink.so.12"}
+    )
     runpath = "-Wl,--enable-new-dtags,-rpath,$ORIGIN/../../nvjitlink/lib"
     sparse = staged.needing(nvidia / "cusparse/lib/libcusparse.so.12", link, "__nvJitLinkComplete_12_4", runpath)
     base.torch("2.6.0+cu124", abi=False, needs=(sparse, cudnn(nvidia / "cudnn/lib", 90100)))
@@ -123,7 +125,7 @@ def test_nothing_is_shadowed_without_ld_library_path(cuda: Staged) -> None:
 
 def test_an_older_nvjitlink_goes_before_torchs_own(tmp_path: Path, cuda: Staged) -> None:
     old = tmp_path / "cuda-12.1" / "lib64"
-    staged.versioned(old / "libnvJitLink.so.12", __nvJitLinkComplete_12_1="libnvJitLink.so.12")
+    staged.versioned(old / "libnvJitLink.so.12", {"__nvJitLinkComplete_12_1": "libnvJitLink.so.12"})
     done = staged.ran(cuda.python, "-c", "import torch", LD_LIBRARY_PATH=str(old))
     assert "__nvJitLinkComplete_12_4" in done.stderr
     found = cuda.judged("ld-library-path-shadows-torch", LD_LIBRARY_PATH=str(old))
