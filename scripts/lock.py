@@ -17,7 +17,19 @@ from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
 from envcheck.stack import Stack
-from scripts import cli, files, lock_diff, lock_files, lock_page, lock_pin, lock_resolve, lock_tools, lock_upgrade, sbom
+from scripts import (
+    cli,
+    files,
+    lock_diff,
+    lock_files,
+    lock_inputs,
+    lock_page,
+    lock_pin,
+    lock_resolve,
+    lock_tools,
+    lock_upgrade,
+    sbom,
+)
 from scripts.cache import ROOT, cache, locked
 from scripts.lock_resolve import Resolved
 
@@ -71,6 +83,7 @@ def _lock(name: str, given: argparse.Namespace) -> None:
     wanted = stack
     if given.upgrade_package:
         wanted = lock_upgrade.upgraded(stack, given.upgrade_package)
+    lock_inputs.check_settled(wanted.lock.cutoff, where=f"stack {wanted.name}")
     resolved = lock_resolve.resolve(wanted, python=given.python)
     texts = lock_files.pinned(wanted, resolved) | lock_files.generated(wanted)
     texts |= {"sources.toml": _sources(wanted, place)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from envcheck.errors import DataError
+from envcheck.errors import DataError, WorkError
 from envcheck.stack import Component, Metadata, Stack
 
 ENVIRONMENT = "sys_platform == 'linux' and platform_machine == 'x86_64' and implementation_name == 'cpython'"
 PYTHONS = ("3.10", "3.11", "3.12")
 OUTSIDE = frozenset({"git", "wheel"})
 """Origins which the index does not have: a stub with the stack file's metadata stands for them."""
+SETTLED = dt.timedelta(days=14)
+"""Age from which a cut-off is final. Mirrors and quarantines show a release days after its upload time: one of
+2026-11-18 was first seen through a mirror on 2026-11-24, and a lock with the cut-off 2026-11-20 changed with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,21 @@ def make(stack: Stack) -> Inputs:
 def cutoff(date: str) -> str:
     """Give a date as the instant that uv wants: 2025-03-20 is its first second."""
     return date if "T" in date else f"{date}T00:00:00Z"
+
+
+def check_settled(date: str, *, where: str, now: dt.datetime | None = None) -> None:
+    """Refuse a cut-off so recent that an index may still add releases from before it.
+
+    Raises:
+        WorkError: if the cut-off is younger than SETTLED.
+    """
+    latest = (now or dt.datetime.now(tz=dt.timezone.utc)) - SETTLED
+    if dt.datetime.fromisoformat(cutoff(date).replace("Z", "+00:00")) > latest:
+        raise WorkError(
+            f"the cut-off {date} of {where} is less than {SETTLED.days} days old: an index or its mirror may "
+            "still show releases from before it later, and the lock would have other bytes then; "
+            f"take {latest.date()} or earlier"
+        )
 
 
 def requirements(stack: Stack, engine: str | None) -> list[str]:

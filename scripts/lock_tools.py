@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from envcheck import stack as stacks
-from scripts import lock_text, lock_uv
+from scripts import lock_inputs, lock_text, lock_uv
 from scripts.cache import ROOT
 
 FLOOR = "3.10"
@@ -43,6 +43,7 @@ def texts(root: Path = ROOT) -> dict[str, str]:
     """Resolve both files; dev.txt holds the pins of tools.txt."""
     table = project(root)
     cutoff: str = table["tool"]["envcheck"]["tools-cutoff"]
+    lock_inputs.check_settled(cutoff, where="pyproject.toml (tools-cutoff)")
     done: dict[str, str] = {}
     for name, requirements in wanted(table).items():
         pins = resolve(requirements, cutoff, constraints=done.get("tools.txt", ""))

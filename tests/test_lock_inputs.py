@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import sys
 from pathlib import Path
 
 import pytest
 
 from envcheck import stack as stacks
-from envcheck.errors import DataError
-from scripts import lock_files, lock_inputs, lock_resolve
+from envcheck.errors import DataError, WorkError
+from scripts import lock, lock_files, lock_inputs, lock_resolve
 from scripts.lock_resolve import Resolved
 from tests import lock_cases
 from tests.lock_cases import resolved
@@ -137,3 +138,23 @@ def test_source_faults_are_named(tmp_path: Path, resolved: Resolved) -> None:
     assert "verl: commit is '00000000" in faults
     path.unlink()
     assert "sources.toml" in lock_files.source_faults(stack, path)[0]
+
+
+def test_a_cutoff_that_an_index_may_still_fill_is_refused() -> None:
+    now = dt.datetime(2026, 11, 24, 12, tzinfo=dt.timezone.utc)
+    for final in ("2025-06-28", "2026-11-10", "2026-11-10T12:00:00Z"):
+        lock_inputs.check_settled(final, where="stack tiny", now=now)
+    for recent in ("2026-11-10T12:00:01Z", "2026-11-20", "2027-01-01"):
+        with pytest.raises(WorkError, match=f"{recent} of stack tiny is less than 14 days old.* take 2026-11-10"):
+            lock_inputs.check_settled(recent, where="stack tiny", now=now)
+
+
+def test_locking_refuses_it_before_resolving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tomorrow = (dt.datetime.now(tz=dt.timezone.utc) + dt.timedelta(days=1)).date().isoformat()
+    monkeypatch.setattr(lock_resolve, "resolve", lambda *_, **__: pytest.fail("it resolved"))
+    path = tmp_path / "tiny.toml"
+    path.write_text(lock_cases.STACK.replace("2025-03-01", tomorrow), encoding="utf-8")
+    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(WorkError, match=tomorrow):
+        lock.main(["--stack", str(path), "--root", str(tmp_path)])
+    assert sorted(item.name for item in tmp_path.iterdir() if item.name != "cache") == ["tiny.toml"]
