@@ -122,9 +122,9 @@ def at_canonical_place(argv: list[str], tree: Path) -> list[str]:
     return [*head, str(tree), str(place), *argv]
 
 
-def maps(context: Context, seen: Path) -> list[str]:
-    """List the options that keep this host's paths out of the binaries."""
-    pairs = [(str(seen), ".")]
+def maps(context: Context, overlay: Path, seen: Path) -> list[str]:
+    """List the options that keep this host's paths out of the binaries; headers of build tools name themselves too."""
+    pairs = [(str(seen), "."), (str(overlay), "build-tools")]
     pairs += [(str(path), "site-packages") for path in build_context.site_packages(context)]
     headers = getattr(context.facts.python, "include_dir", None)
     if isinstance(headers, str):
@@ -145,7 +145,7 @@ def environment(
     recipe = build_context.environment(context)
     home = context.choices.cuda_home
     path = [str(overlay / "bin"), *([f"{home}/bin"] if home else []), os.environ.get("PATH", os.defpath)]
-    flags = maps(context, seen)
+    flags = maps(context, overlay, seen)
     out = {
         **recipe,
         "PATH": os.pathsep.join(path),
