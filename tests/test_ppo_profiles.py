@@ -56,7 +56,7 @@ def _text(name: str) -> str:
 
 
 def test_shipped_profiles() -> None:
-    assert names() == ["megatron", "one-gpu", "parity-8gpu", "seed-4gpu"]
+    assert names() == ["megatron", "one-gpu", "one-gpu-megatron", "parity-8gpu", "seed-4gpu"]
     for name in names():
         profile = load(name)
         assert profile.name == name
