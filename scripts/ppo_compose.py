@@ -67,7 +67,7 @@ def ask(  # noqa: PLR0913  # by keyword, each its own question
     text = process.output([python, str(CHILD), json.dumps(request)], timeout=TIMEOUT_SECONDS)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:
-        fix = "name the training environment with --python (python -m envcheck plan lists the steps to make one)"
+        fix = "nox -s env -- --stack STACK --engine ENGINE makes an environment; --python names one that is elsewhere"
         raise HostError(f"{python} has no verl", fix=fix)
     if error := reply.get("error"):
         raise WorkError(f"verl {reply['versions']['verl']} does not take this config: {error}")
