@@ -184,3 +184,13 @@ def data_faults(config: Composed) -> Iterator[tuple[str, str]]:
     batch = int(config.get("data.train_batch_size", 0))
     if 0 < rows < batch:
         yield f"{rows} rows are less than one batch of {batch}: no step would be made", "lower data.train_batch_size"
+    elif rows and batch:
+        yield from _too_few_epochs(config, rows // batch)
+
+
+def _too_few_epochs(config: Composed, batches: int) -> Iterator[tuple[str, str]]:
+    """Say where the epochs end before the steps that were asked for; verl ends there too, and calls it success."""
+    epochs, steps = (config.get(f"trainer.{name}") for name in ("total_epochs", "total_training_steps"))
+    if isinstance(epochs, int) and isinstance(steps, int) and batches * epochs < steps:
+        text = f"{epochs} epochs of {batches} batches make {batches * epochs} steps, not the {steps} asked for"
+        yield text, f"trainer.total_epochs={-(-steps // batches)}"
