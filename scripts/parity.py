@@ -24,6 +24,7 @@ from scripts.ppo_run import LOG
 EXTRA_SECONDS = 1800.0
 """For the doctor and the model, beside the profile's own time."""
 
+REHEARSAL_SECONDS = 300.0
 GRACE_SECONDS = 30.0
 """A run that is asked to end ends its ray cluster first."""
 
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"parity-{profile.name}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
     place = (args.out or Path("runs") / name).expanduser().absolute()
     sides = _sides(args, place, profile.trainer)
+    if not args.dry_run:
+        rehearse(sides)
     run_sides(sides, profile.timeout_seconds + EXTRA_SECONDS, together=bool(args.side_by_side), pause=_between(args))
     if args.dry_run:
         return 0
@@ -119,6 +122,13 @@ def _command(args: argparse.Namespace, engine: str, python: str, place: Path) ->
     for name in ("skip_doctor", "force", "dry_run"):
         options += [f"--{name.replace('_', '-')}"] if getattr(args, name) else []
     return (sys.executable, "-m", "scripts.ppo", *options, *args.overrides)
+
+
+def rehearse(sides: Sequence[Side]) -> None:
+    """Compose both runs first: what is wrong with the second is not to be found when the first has run for hours."""
+    for side in sides:
+        print(f"{side.engine:>6} │ composed with {side.argv[side.argv.index('--python') + 1]}", flush=True)
+        process.output((*side.argv, "--dry-run"), timeout=REHEARSAL_SECONDS, environ=side.environ, cwd=ROOT)
 
 
 def run_sides(sides: Sequence[Side], timeout: float, *, together: bool, pause: float = 0.0) -> None:

@@ -423,6 +423,7 @@ def _ppo(
         return process.Done(argv=tuple(argv), returncode=int(engine == fail), tail=())
 
     monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(process, "output", lambda *_, **__: "")
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return calls
 
@@ -455,6 +456,21 @@ def test_parity_runs_both_and_judges(
     assert "sglang │ step 1" in out
     assert "sglang against vllm" in out
     assert (tmp_path / "out/parity.html").is_file()
+
+
+def test_parity_composes_both_before_it_runs_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = _ppo(monkeypatch)
+
+    def output(argv: Sequence[str], **_: Any) -> str:
+        if argv[argv.index("--engine") + 1] == "vllm":
+            raise WorkError("/v/python has no verl")
+        assert argv[-1] == "--dry-run"
+        return ""
+
+    monkeypatch.setattr(process, "output", output)
+    with pytest.raises(WorkError, match="has no verl"):
+        parity.main(_argv(tmp_path))
+    assert not calls
 
 
 def test_parity_takes_the_environments_that_were_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
