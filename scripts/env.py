@@ -20,8 +20,8 @@ from pathlib import Path
 from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, HostError, WorkError
-from scripts import cli, download, env_plan, files, lock_text, lock_uv, process
-from scripts.cache import cache, locked
+from scripts import cli, download, env_place, env_plan, files, lock_text, lock_uv, process
+from scripts.cache import locked
 from scripts.env_plan import Extra, Plan, Selection
 
 MARK = ".envcheck-env.json"
@@ -107,7 +107,7 @@ def version_of(python: str) -> str:
 def default_prefix(wanted: Selection) -> Path:
     """Where the environment goes unless it is said."""
     short = ".".join(wanted.version.split(".")[:2])
-    return cache("envs", f"{wanted.stack.name}-{wanted.engine}-{wanted.trainer}-py{short}")
+    return env_place.place(wanted.stack.name, wanted.engine, wanted.trainer, short)
 
 
 def make(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from envcheck.errors import EnvcheckError, WorkError
 from envcheck.stack import DEFAULT_STACK
-from scripts import cli, compare_runs, metrics, ppo_profiles, process
+from scripts import cli, compare_runs, env_place, metrics, ppo_profiles, process
 from scripts.cache import ROOT
 from scripts.ppo_processes import become_subreaper, end_descendants
 from scripts.ppo_run import LOG
@@ -24,6 +24,7 @@ from scripts.ppo_run import LOG
 EXTRA_SECONDS = 1800.0
 """For the doctor and the model, beside the profile's own time."""
 
+REHEARSAL_SECONDS = 300.0
 GRACE_SECONDS = 30.0
 """A run that is asked to end ends its ray cluster first."""
 
@@ -43,9 +44,9 @@ def parser() -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(prog="python -m scripts.parity", description=__doc__, epilog=compare_runs.EPILOG)
     it.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of verl's config, for both runs")
     it.add_argument("--profile", default="parity-8gpu", help="profile of both runs (%(default)s)")
-    it.add_argument("--sglang-python", required=True, help="interpreter with SGLang")
-    it.add_argument("--vllm-python", required=True, help="interpreter with vLLM")
-    it.add_argument("--stack", default=DEFAULT_STACK, help="what the doctor judges by (%(default)s)")
+    it.add_argument("--sglang-python", help="interpreter with SGLang (the one that nox -s env made for the stack)")
+    it.add_argument("--vllm-python", help="interpreter with vLLM (the one that nox -s env made for the stack)")
+    it.add_argument("--stack", default=DEFAULT_STACK, help="what both are of, and the doctor judges by (%(default)s)")
     it.add_argument("--model", help="folder or hub name, instead of the profile's")
     it.add_argument("--data", default="~/data", help="folder that prepare_data filled (%(default)s)")
     it.add_argument("--out", type=Path, help="folder of both runs (default: runs/parity-PROFILE-TIME)")
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile = ppo_profiles.load(args.profile)
     name = f"parity-{profile.name}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
     place = (args.out or Path("runs") / name).expanduser().absolute()
-    sides = _sides(args, place)
+    sides = _sides(args, place, profile.trainer)
+    if not args.dry_run:
+        rehearse(sides)
     run_sides(sides, profile.timeout_seconds + EXTRA_SECONDS, together=bool(args.side_by_side), pause=_between(args))
     if args.dry_run:
         return 0
@@ -79,11 +82,12 @@ def _between(args: argparse.Namespace) -> float:
     return 0.0 if args.dry_run or args.side_by_side else 5.0
 
 
-def _sides(args: argparse.Namespace, place: Path) -> list[Side]:
+def _sides(args: argparse.Namespace, place: Path, trainer: str) -> list[Side]:
     chosen = _gpus(args.side_by_side) if args.side_by_side else (None, None)
     pythons = {"sglang": args.sglang_python, "vllm": args.vllm_python}
     sides = []
-    for (engine, python), gpus in zip(pythons.items(), chosen, strict=True):
+    for (engine, named), gpus in zip(pythons.items(), chosen, strict=True):
+        python = env_place.interpreter(named, stack=args.stack, engine=engine, trainer=trainer)
         own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}
         sides.append(
             Side(
@@ -109,7 +113,7 @@ def _gpus(text: str) -> tuple[str, str]:
 
 def _command(args: argparse.Namespace, engine: str, python: str, place: Path) -> tuple[str, ...]:
     profile = os.path.abspath(args.profile) if args.profile.endswith(".toml") else args.profile
-    options = ["--profile", profile, "--engine", engine, "--python", os.path.abspath(os.path.expanduser(python))]
+    options = ["--profile", profile, "--engine", engine, "--python", python]
     options += ["--stack", args.stack, "--data", os.path.abspath(os.path.expanduser(args.data)), "--out", str(place)]
     options += ["--seed", str(args.seed)]
     for name in ("model", "steps", "cuda_home"):
@@ -118,6 +122,13 @@ def _command(args: argparse.Namespace, engine: str, python: str, place: Path) ->
     for name in ("skip_doctor", "force", "dry_run"):
         options += [f"--{name.replace('_', '-')}"] if getattr(args, name) else []
     return (sys.executable, "-m", "scripts.ppo", *options, *args.overrides)
+
+
+def rehearse(sides: Sequence[Side]) -> None:
+    """Compose both runs first: what is wrong with the second is not to be found when the first has run for hours."""
+    for side in sides:
+        print(f"{side.engine:>6} │ composed with {side.argv[side.argv.index('--python') + 1]}", flush=True)
+        process.output((*side.argv, "--dry-run"), timeout=REHEARSAL_SECONDS, environ=side.environ, cwd=ROOT)
 
 
 def run_sides(sides: Sequence[Side], timeout: float, *, together: bool, pause: float = 0.0) -> None:

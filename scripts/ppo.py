@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,17 @@ from envcheck.errors import EnvcheckError, WorkError
 from envcheck.facts import Facts
 from envcheck.host import LocalHost
 from envcheck.stack import DEFAULT_STACK
-from scripts import cli, files, make_tiny_model, ppo_compose, ppo_environment, ppo_preflight, ppo_profiles, process
+from scripts import (
+    cli,
+    env_place,
+    files,
+    make_tiny_model,
+    ppo_compose,
+    ppo_environment,
+    ppo_preflight,
+    ppo_profiles,
+    process,
+)
 from scripts.cache import ROOT
 from scripts.ppo_compose import Composed
 from scripts.ppo_plan import Plan, Request, checkpoints, plan, resumed
@@ -38,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of verl's config, after the profile's")
     listed = ", ".join(ppo_profiles.names())
     it.add_argument("--profile", default="one-gpu", help=f"{listed}, or a .toml file (default: one-gpu)")
-    it.add_argument("--python", default=sys.executable, help="interpreter of the training environment")
-    it.add_argument("--stack", default=DEFAULT_STACK, help="what the doctor judges by (%(default)s)")
+    it.add_argument("--python", help="interpreter of the training environment (the one that nox -s env made)")
+    it.add_argument("--stack", help=f"what is run, and what the doctor judges by ({DEFAULT_STACK})")
     it.add_argument("--engine", help="rollout engine: sglang or vllm (the profile's first)")
     it.add_argument("--model", help="folder or hub name, instead of the profile's")
     it.add_argument("--data", type=Path, default=Path("~/data"), help="folder that prepare_data filled (%(default)s)")
@@ -85,9 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _request(args: argparse.Namespace) -> tuple[Request, Path]:
+    if args.resume and args.out:
+        raise EnvcheckError("--resume and --out exclude each other", fix="--resume names the folder already")
+    name = f"{Path(args.profile).stem}-{args.engine or 'default'}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
+    place: Path = (args.resume or args.out or Path("runs") / name).expanduser().absolute()
+    record = _record_of(place) if args.resume else {}
+    args.stack = args.stack or record.get("stack", DEFAULT_STACK)
     request = Request(
         profile=args.profile,
-        python=_interpreter(args.python),
+        python=args.python or "",
         engine=args.engine,
         model=args.model,
         data=str(args.data.expanduser().absolute()),
@@ -95,22 +110,16 @@ def _request(args: argparse.Namespace) -> tuple[Request, Path]:
         steps=args.steps,
         seed=args.seed,
     )
-    if args.resume and args.out:
-        raise EnvcheckError("--resume and --out exclude each other", fix="--resume names the folder already")
-    if args.resume:
-        place: Path = args.resume.expanduser().absolute()
-        return resumed(request, _record_of(place)), place
-    name = f"{Path(args.profile).stem}-{args.engine or 'default'}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
-    out: Path = args.out or Path("runs") / name
-    return request, out.expanduser().absolute()
+    request = resumed(request, record) if record else request
+    return replace(request, python=_interpreter(request, args.stack)), place
 
 
-def _interpreter(given: str) -> str:
-    """Absolute path of the interpreter (the run has another working directory); links are kept: a venv needs them."""
-    found = shutil.which(given)
-    if found is None:
-        raise EnvcheckError(f"there is no interpreter {given}", fix="name the training environment's bin/python")
-    return os.path.abspath(found)
+def _interpreter(request: Request, stack: str) -> str:
+    """Interpreter that was named, else the one of the environment made for the stack and the profile."""
+    profile = ppo_profiles.load(request.profile)
+    return env_place.interpreter(
+        request.python or None, stack=stack, engine=request.engine or profile.engines[0], trainer=profile.trainer
+    )
 
 
 def _record_of(place: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def ask(  # noqa: PLR0913  # by keyword, each its own question
     text = process.output([python, str(CHILD), json.dumps(request)], timeout=TIMEOUT_SECONDS)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:
-        fix = "name the training environment with --python (python -m envcheck plan lists the steps to make one)"
+        fix = "nox -s env -- --stack STACK --engine ENGINE makes an environment; --python names one that is elsewhere"
         raise HostError(f"{python} has no verl", fix=fix)
     if error := reply.get("error"):
         raise WorkError(f"verl {reply['versions']['verl']} does not take this config: {error}")
@@ -184,3 +184,13 @@ def data_faults(config: Composed) -> Iterator[tuple[str, str]]:
     batch = int(config.get("data.train_batch_size", 0))
     if 0 < rows < batch:
         yield f"{rows} rows are less than one batch of {batch}: no step would be made", "lower data.train_batch_size"
+    elif rows and batch:
+        yield from _too_few_epochs(config, rows // batch)
+
+
+def _too_few_epochs(config: Composed, batches: int) -> Iterator[tuple[str, str]]:
+    """Say where the epochs end before the steps that were asked for; verl ends there too, and calls it success."""
+    epochs, steps = (config.get(f"trainer.{name}") for name in ("total_epochs", "total_training_steps"))
+    if isinstance(epochs, int) and isinstance(steps, int) and batches * epochs < steps:
+        text = f"{epochs} epochs of {batches} batches make {batches * epochs} steps, not the {steps} asked for"
+        yield text, f"trainer.total_epochs={-(-steps // batches)}"

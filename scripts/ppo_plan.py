@@ -56,11 +56,15 @@ class Plan:
 
 
 def resumed(request: Request, record: Mapping[str, Any]) -> Request:
-    """Ask for the run of a record again: same profile, engine, model, data and name, for its checkpoints' sake."""
+    """Ask for the run of a record again: same profile, engine, model, data and name, for its checkpoints' sake.
+
+    Its interpreter and its number of steps are taken where no other is asked for.
+    """
     asked = record.get("request", {})
     known = {name: asked[name] for name in ("profile", "engine", "model", "data", "time", "seed") if name in asked}
+    left = {name: asked[name] for name in ("python", "steps") if name in asked and not getattr(request, name)}
     earlier = tuple(asked.get("overrides", ()))
-    return replace(request, **known, overrides=(*earlier, *request.overrides), resume=True)
+    return replace(request, **known, **left, overrides=(*earlier, *request.overrides), resume=True)
 
 
 def plan(request: Request, environ: Mapping[str, str] | None = None) -> Plan:

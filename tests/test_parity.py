@@ -423,12 +423,22 @@ def _ppo(
         return process.Done(argv=tuple(argv), returncode=int(engine == fail), tail=())
 
     monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(process, "output", lambda *_, **__: "")
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return calls
 
 
 def _argv(tmp_path: Path, *more: str) -> list[str]:
-    return ["--sglang-python", "/s/python", "--vllm-python", "/v/python", "--out", str(tmp_path / "out"), *more]
+    pythons = [_interpreter(tmp_path / name) for name in ("s", "v")]
+    return ["--sglang-python", pythons[0], "--vllm-python", pythons[1], "--out", str(tmp_path / "out"), *more]
+
+
+def _interpreter(folder: Path) -> str:
+    python = folder / "bin/python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.unlink(missing_ok=True)
+    python.symlink_to(sys.executable)
+    return str(python)
 
 
 def test_parity_runs_both_and_judges(
@@ -437,8 +447,8 @@ def test_parity_runs_both_and_judges(
     calls = _ppo(monkeypatch, gap_end=0.036)
     assert parity.main(_argv(tmp_path, "--steps", "30", "--skip-doctor", "trainer.test_freq=-1")) == 1
     one, two = (argv for argv, _ in calls)
-    assert one[3:9] == ("--profile", "parity-8gpu", "--engine", "sglang", "--python", "/s/python")
-    assert two[5:9] == ("--engine", "vllm", "--python", "/v/python")
+    assert one[3:9] == ("--profile", "parity-8gpu", "--engine", "sglang", "--python", str(tmp_path / "s/bin/python"))
+    assert two[5:9] == ("--engine", "vllm", "--python", str(tmp_path / "v/bin/python"))
     assert one[-1] == two[-1] == "trainer.test_freq=-1"
     assert "--skip-doctor" in one
     assert one[one.index("--seed") + 1] == two[two.index("--seed") + 1] == "1"
@@ -446,6 +456,34 @@ def test_parity_runs_both_and_judges(
     assert "sglang │ step 1" in out
     assert "sglang against vllm" in out
     assert (tmp_path / "out/parity.html").is_file()
+
+
+def test_parity_composes_both_before_it_runs_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = _ppo(monkeypatch)
+
+    def output(argv: Sequence[str], **_: Any) -> str:
+        if argv[argv.index("--engine") + 1] == "vllm":
+            raise WorkError("/v/python has no verl")
+        assert argv[-1] == "--dry-run"
+        return ""
+
+    monkeypatch.setattr(process, "output", output)
+    with pytest.raises(WorkError, match="has no verl"):
+        parity.main(_argv(tmp_path))
+    assert not calls
+
+
+def test_parity_takes_the_environments_that_were_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path))
+    for engine in ("sglang", "vllm"):
+        _interpreter(tmp_path / f"envs/verl-lts-cu124-{engine}-fsdp-py3.12")
+    calls = _ppo(monkeypatch)
+    argv = ["--profile", "one-gpu", "--stack", "verl-lts-cu124", "--out", str(tmp_path / "out")]
+    assert parity.main(argv) == 0
+    pythons = [argv[argv.index("--python") + 1] for argv, _ in calls]
+    assert pythons == [
+        str(tmp_path / f"envs/verl-lts-cu124-{engine}-fsdp-py3.12/bin/python") for engine in ("sglang", "vllm")
+    ]
 
 
 def test_parity_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -108,6 +108,23 @@ def test_data_faults(tmp_path: Path) -> None:
     assert ppo_compose.files_of(Composed(config=config)) == [str(names_["whole"]), str(names_["cut"])]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "steps", "word"),
+    [
+        pytest.param(3, 12, None, id="enough"),
+        pytest.param(2, None, None, id="by-epochs"),
+        pytest.param(2, 12, "2 epochs of 4 batches make 8 steps, not the 12 asked for", id="too-few"),
+    ],
+)
+def test_epochs_hold_the_steps(tmp_path: Path, epochs: int, steps: int | None, word: str | None) -> None:
+    path = tmp_path / "whole.parquet"
+    path.write_bytes(b"PAR1")
+    changes = {"data__train_files": str(path), "trainer__total_epochs": epochs, "trainer__total_training_steps": steps}
+    seen = {str(path): {"rows": 300, "columns": ["prompt", "data_source", "reward_model"]}}
+    found = list(data_faults(Composed(config=composed(**changes).config, parquet=seen)))
+    assert found == ([(word, "trainer.total_epochs=3")] if word else [])
+
+
 def _reply(monkeypatch: pytest.MonkeyPatch, **reply: Any) -> list[dict[str, Any]]:
     requests: list[dict[str, Any]] = []
 

@@ -369,6 +369,25 @@ def test_resume_asks_for_the_same_run(monkeypatch: pytest.MonkeyPatch, home: Pat
     assert launches[1].place == place
 
 
+def test_environment_that_was_made_is_taken(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    launches = _target(monkeypatch)
+    python = home / "cache/envs/verl-lts-cu124-vllm-fsdp-py3.12/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    asked = ["--stack", "verl-lts-cu124", "--profile", "seed-4gpu", "--skip-doctor", "--force"]
+    assert ppo.main([*asked, "--engine", "vllm", "--out", str(home / "run"), "--steps", "30"]) == 0
+    assert launches[0].argv[0] == str(python)
+    assert launches[0].record["stack"] == "verl-lts-cu124"
+    (home / "run/run.json").write_text(json.dumps(dict(launches[0].record)))
+    checkpoint = home / "run/checkpoints/verl_examples/gsm8k"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "latest_checkpointed_iteration.txt").write_text("2")
+    assert ppo.main(["--resume", str(home / "run"), "--skip-doctor", "--force"]) == 0
+    assert launches[1].argv[0] == str(python)
+    assert launches[1].stack == "verl-lts-cu124"
+    assert "trainer.total_training_steps=30" in launches[1].argv
+
+
 def test_resumed_without_a_record_keeps_the_request() -> None:
     request = Request(profile="one-gpu", python="/t/python", data="/d", time="now")
     assert resumed(request, {}).profile == "one-gpu"
