@@ -7,6 +7,7 @@ import posixpath
 import shlex
 from collections.abc import Mapping
 
+from envcheck import cuda_wheels
 from envcheck.choices import Choices, choose
 from envcheck.facts import Facts
 from envcheck.stack import Stack
@@ -17,8 +18,8 @@ UNSET_IF_EMPTY = "LD_LIBRARY_PATH"
 def variables(facts: Facts, stack: Stack) -> dict[str, str]:
     """Give the variables that a build or a run on this host should have; those without a value are left out.
 
-    LD_LIBRARY_PATH is what the shell has now, less every directory that would hide torch's own CUDA libraries:
-    torch finds them through RPATH, so nothing has to be added.
+    LD_LIBRARY_PATH is what the shell has now, less every directory that would hide torch's own CUDA libraries, which
+    torch finds through RPATH. Wheels whose libraries an extension of the stack does not find that way come first.
     """
     choices = choose(facts, stack)
     found = {
@@ -30,7 +31,7 @@ def variables(facts: Facts, stack: Stack) -> dict[str, str]:
         "CUDAHOSTCXX": choices.cxx,
         "TORCH_CUDA_ARCH_LIST": choices.archs_dotted,
         "PATH": _path(facts, choices),
-        "LD_LIBRARY_PATH": _library_path(facts, choices),
+        "LD_LIBRARY_PATH": _library_path(facts, stack, choices),
     }
     if stack.has("transformer-engine") and stack.component("transformer-engine").version.startswith("1."):
         found["NVTE_FLASH_ATTN"] = "0"
@@ -62,12 +63,13 @@ def _path(facts: Facts, choices: Choices) -> str | None:
     return ":".join([first, *rest])
 
 
-def _library_path(facts: Facts, choices: Choices) -> str | None:
+def _library_path(facts: Facts, stack: Stack, choices: Choices) -> str | None:
     old = facts.environment.get("LD_LIBRARY_PATH")
-    if old is None:
+    added = cuda_wheels.folders(facts, (item.distribution for item in stack.components))
+    if old is None and not added:
         return None
-    kept = [entry for entry in old.split(":") if entry and not _hides_torch(entry, choices)]
-    return ":".join(kept)
+    kept = [entry for entry in (old or "").split(":") if entry and not _hides_torch(entry, choices)]
+    return ":".join([*added, *(entry for entry in kept if entry not in added)])
 
 
 def _hides_torch(entry: str, choices: Choices) -> bool:
