@@ -16,6 +16,8 @@ from scripts.ppo_profiles import Override, parse_override
 
 CHILD = Path(__file__).with_name("ppo_child.py")
 TIMEOUT_SECONDS = 60.0
+LOAD_SECONDS = 300.0
+"""To import datasets, which imports torch: more than a minute from a cold or shared disk."""
 NUMBERS = {"int", "float"}
 COLUMNS = ("prompt", "data_source", "reward_model")
 
@@ -64,7 +66,8 @@ def ask(  # noqa: PLR0913  # by keyword, each its own question
     """Ask the target interpreter; raise EnvcheckError where it has no verl or hydra refuses."""
     request = {"config": config, "overrides": list(overrides), "parquet": list(parquet), "compose": compose}
     request["load"] = load
-    text = process.output([python, str(CHILD), json.dumps(request)], timeout=TIMEOUT_SECONDS)
+    timeout = LOAD_SECONDS if load else TIMEOUT_SECONDS
+    text = process.output([python, str(CHILD), json.dumps(request)], timeout=timeout)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:
         fix = "nox -s env -- --stack STACK --engine ENGINE makes an environment; --python names one that is elsewhere"
