@@ -210,7 +210,8 @@ def _target(monkeypatch: pytest.MonkeyPatch, verl: str = "0.4.1", **changes: Any
         return _watch((1, "0"))
 
     def ask(_python: str, _config: str, **_options: Any) -> dict[str, Any]:
-        seen = {"rows": 512, "columns": ["prompt", "data_source", "reward_model"]}
+        types = {"prompt": "list<element: string>", "data_source": "string", "reward_model": "struct<style: string>"}
+        seen = {"rows": 512, "columns": list(types), "types": types}
         return {"parquet": dict.fromkeys([__file__], seen)}
 
     monkeypatch.setattr(ppo_compose, "installed", lambda *_: installed(verl))
