@@ -57,8 +57,17 @@ def sentence(comparison: Comparison) -> str:
     """Sum a comparison up and name the metrics that decided: ``The runs differ: score, entropy.``."""
     deciding = [item for item in comparison.judged if item.answer == comparison.verdict != "agree"]
     names = ", ".join(item.metric.title for item in deciding)
-    whole = VERDICTS[comparison.verdict]
-    return f"{whole[:-1]}: {names}." if names else whole
+    whole = VERDICTS[comparison.verdict][:-1] + _limits(comparison)
+    return f"{whole}: {names}." if names else f"{whole}."
+
+
+def _limits(comparison: Comparison) -> str:
+    """Say how far an agreement reaches where a run was cut off: `` over the 18 steps that both have …``."""
+    runs = (comparison.first, comparison.second)
+    cut = " and ".join(run.label for run in runs if run.cut_off)
+    if not cut or comparison.verdict != "agree":
+        return ""
+    return f" over the {len(set(runs[0].steps) & set(runs[1].steps))} steps that both have ({cut} was cut off)"
 
 
 def document(comparisons: Sequence[Comparison], tolerances: Tolerances) -> dict[str, Any]:

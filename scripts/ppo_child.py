@@ -80,12 +80,13 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def looked_at(path: str) -> dict[str, Any]:
-    """Read a parquet file's footer: its columns and number of rows, or why it cannot be read."""
+    """Read a parquet file's footer: its columns, their types and number of rows, or why it cannot be read."""
     try:
         import pyarrow.parquet
 
         file = pyarrow.parquet.ParquetFile(path)
-        return {"rows": file.metadata.num_rows, "columns": list(file.schema_arrow.names)}
+        columns = {field.name: str(field.type) for field in file.schema_arrow}
+        return {"rows": file.metadata.num_rows, "columns": list(columns), "types": columns}
     except Exception as error:  # noqa: BLE001  # whatever a damaged file makes pyarrow raise is the answer
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 

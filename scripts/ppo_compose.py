@@ -16,8 +16,12 @@ from scripts.ppo_profiles import Override, parse_override
 
 CHILD = Path(__file__).with_name("ppo_child.py")
 TIMEOUT_SECONDS = 60.0
+LOAD_SECONDS = 300.0
+"""To import datasets, which imports torch: more than a minute from a cold or shared disk."""
 NUMBERS = {"int", "float"}
 COLUMNS = ("prompt", "data_source", "reward_model")
+NESTED = {"prompt": ("list<", "large_list<"), "reward_model": ("struct<",)}
+"""How arrow writes the types that verl unpacks: turns of a chat, and a ground truth with its style."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,8 @@ def ask(  # noqa: PLR0913  # by keyword, each its own question
     """Ask the target interpreter; raise EnvcheckError where it has no verl or hydra refuses."""
     request = {"config": config, "overrides": list(overrides), "parquet": list(parquet), "compose": compose}
     request["load"] = load
-    text = process.output([python, str(CHILD), json.dumps(request)], timeout=TIMEOUT_SECONDS)
+    timeout = LOAD_SECONDS if load else TIMEOUT_SECONDS
+    text = process.output([python, str(CHILD), json.dumps(request)], timeout=timeout)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:
         fix = "nox -s env -- --stack STACK --engine ENGINE makes an environment; --python names one that is elsewhere"
@@ -180,6 +185,9 @@ def data_faults(config: Composed) -> Iterator[tuple[str, str]]:
         elif missing := [name for name in COLUMNS if name not in seen["columns"]]:
             has = ", ".join(seen["columns"])
             yield f"{path} has no column {', '.join(missing)} (it has {has})", f"it is not in verl's schema: {again}"
+        elif other := [name for name in NESTED if not seen["types"][name].startswith(NESTED[name])]:
+            has = ", ".join(f"{name} ({seen['types'][name]})" for name in other)
+            yield f"{path} has columns of other types than verl unpacks: {has}", f"it is not in verl's schema: {again}"
     rows = sum(config.parquet.get(path, {}).get("rows", 0) for path in wanted)
     batch = int(config.get("data.train_batch_size", 0))
     if 0 < rows < batch:

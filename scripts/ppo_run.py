@@ -25,6 +25,7 @@ from scripts.ppo_processes import become_subreaper, end_descendants
 
 LOG = "train.log"
 RECORD = "run.json"
+DAEMONS = ("raylet.err", "gcs_server.err")
 EXPLAIN_SECONDS = 120.0
 SAMPLE_SECONDS = 2.0
 REWARDS = ("critic/rewards/mean", "critic/score/mean")
@@ -151,7 +152,7 @@ def run(launch: Launch, host: Host | None = None) -> Watch:
         _write_record(launch, watch, returncode, ended)
         fault = fault or failure(watch, returncode, launch.wanted_steps)
         if fault:
-            _keep_ray_logs(temporary, launch.place)
+            _keep_ray_logs(temporary, launch.place, log)
         shutil.rmtree(temporary, ignore_errors=True)
     if fault:
         raise _explained(fault, log, launch.stack)
@@ -224,11 +225,16 @@ def _write_record(launch: Launch, watch: Watch, returncode: int | None, ended: S
     files.write(launch.place / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def _keep_ray_logs(temporary: Path, place: Path) -> None:
-    """Copy ray's own logs beside the run's, where a failure may be explained by them."""
+def _keep_ray_logs(temporary: Path, place: Path, log: Path) -> None:
+    """Copy ray's own logs beside the run's; what its daemons died of ends the run's log, to be explained with it."""
     for logs in temporary.glob("ray/session_2*/logs"):
         with contextlib.suppress(OSError, shutil.Error):
             shutil.copytree(logs, place / "ray-logs", dirs_exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        for name in DAEMONS:
+            with contextlib.suppress(OSError):
+                said = (place / "ray-logs" / name).read_text(encoding="utf-8", errors="replace").splitlines()
+                file.writelines(f"{line}\n" for line in ([f"# ray-logs/{name}", *said[-20:]] if said else []))
 
 
 def _explained(fault: str, log: Path, stack: str) -> WorkError:

@@ -178,10 +178,16 @@ def faults(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         missing = [name for name in COLUMNS if name not in row]
         if missing:
             yield f"row {index}: no column {', '.join(missing)}"
-        elif not (row["prompt"] and all({"role", "content"} <= set(turn) for turn in row["prompt"])):
+        elif not _is_chat(row["prompt"]):
             yield f"row {index}: prompt is not a list of turns with role and content"
-        elif not (row["reward_model"] or {}).get("ground_truth"):
+        elif not (isinstance(row["reward_model"], dict) and row["reward_model"].get("ground_truth")):
             yield f"row {index}: reward_model has no ground_truth"
+
+
+def _is_chat(prompt: object) -> bool:
+    """Tell whether a value is ``[{"role": "user", "content": "…"}, …]``."""
+    turns = prompt if isinstance(prompt, list) else []
+    return bool(turns) and all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns)
 
 
 def _some(lines: list[str]) -> str:

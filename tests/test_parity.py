@@ -123,6 +123,7 @@ def test_cut_off_run_is_compared_over_what_both_have() -> None:
     assert found.verdict == "agree"
     assert "cut: cut off after step 18 of 30" in found.notes
     assert "compared over the 18 steps that both have" in found.notes
+    assert parity_report.sentence(found) == "The runs agree over the 18 steps that both have (cut was cut off)."
 
 
 def test_empty_run() -> None:

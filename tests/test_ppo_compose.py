@@ -17,6 +17,11 @@ from tests.ppo_cases import composed, installed
 from tests.verl_environments import VERL_PYTHONS
 
 BASE = installed().base
+TYPES = {
+    "prompt": "list<element: struct<role: string>>",
+    "data_source": "string",
+    "reward_model": "struct<style: string>",
+}
 
 
 def _faults(text: str, kind: str = "int", value: object = 1) -> list[str]:
@@ -87,13 +92,23 @@ def test_as_override_adds_plus_where_the_key_is_new() -> None:
     assert str(as_override("data.shuffle", "1", installed())) == "data.shuffle=1"
 
 
+def test_columns_of_other_types(tmp_path: Path) -> None:
+    path = tmp_path / "flat.parquet"
+    path.write_bytes(b"PAR1")
+    config = composed(data__train_files=str(path)).config
+    for types, word in ((TYPES | {"prompt": "string"}, "prompt (string)"), (TYPES | {"prompt": "large_list<x>"}, "")):
+        seen = {str(path): {"rows": 300, "columns": list(types), "types": types}}
+        said = [text for text, _ in data_faults(Composed(config=config, parquet=seen))]
+        assert said == ([f"{path} has columns of other types than verl unpacks: {word}"] if word else [])
+
+
 def test_data_faults(tmp_path: Path) -> None:
     names_ = {name: tmp_path / f"{name}.parquet" for name in ("whole", "cut", "other", "missing")}
     for name in ("whole", "cut", "other"):
         names_[name].write_bytes(b"PAR1")
     config = composed(data__train_files=[str(names_["whole"])], data__val_files=str(names_["cut"])).config
     seen: dict[str, dict[str, Any]] = {
-        str(names_["whole"]): {"rows": 20, "columns": ["prompt", "data_source", "reward_model", "ability"]},
+        str(names_["whole"]): {"rows": 20, "columns": [*TYPES, "ability"], "types": TYPES},
         str(names_["cut"]): {"error": "ArrowInvalid: magic bytes not found"},
         str(names_["other"]): {"rows": 3, "columns": ["question", "answer"]},
         str(names_["missing"]): {"error": "FileNotFoundError"},
@@ -120,7 +135,7 @@ def test_epochs_hold_the_steps(tmp_path: Path, epochs: int, steps: int | None, w
     path = tmp_path / "whole.parquet"
     path.write_bytes(b"PAR1")
     changes = {"data__train_files": str(path), "trainer__total_epochs": epochs, "trainer__total_training_steps": steps}
-    seen = {str(path): {"rows": 300, "columns": ["prompt", "data_source", "reward_model"]}}
+    seen = {str(path): {"rows": 300, "columns": list(TYPES), "types": TYPES}}
     found = list(data_faults(Composed(config=composed(**changes).config, parquet=seen)))
     assert found == ([(word, "trainer.total_epochs=3")] if word else [])
 

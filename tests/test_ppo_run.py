@@ -180,9 +180,14 @@ def test_explanation_that_fails_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_ray_logs_are_kept(tmp_path: Path) -> None:
     logs = tmp_path / "ec-1/ray/session_2026/logs"
     logs.mkdir(parents=True)
-    (logs / "raylet.err").write_text("x")
-    ppo_run._keep_ray_logs(tmp_path / "ec-1", tmp_path)
-    assert (tmp_path / "ray-logs/raylet.err").read_text() == "x"
+    said = "The raylet exited immediately because the runtime env agent timed out when Raylet try to connect to it.\n"
+    (logs / "raylet.err").write_text("x\n" * 50 + said)
+    (logs / "gcs_server.err").write_text("")
+    log = tmp_path / "train.log"
+    log.write_text("the run's own\n")
+    ppo_run._keep_ray_logs(tmp_path / "ec-1", tmp_path, log)
+    assert (tmp_path / "ray-logs/raylet.err").read_text().endswith(said)
+    assert log.read_text() == "the run's own\n# ray-logs/raylet.err\n" + "x\n" * 19 + f"{said}"
 
 
 def test_descendants() -> None:
@@ -205,7 +210,8 @@ def _target(monkeypatch: pytest.MonkeyPatch, verl: str = "0.4.1", **changes: Any
         return _watch((1, "0"))
 
     def ask(_python: str, _config: str, **_options: Any) -> dict[str, Any]:
-        seen = {"rows": 512, "columns": ["prompt", "data_source", "reward_model"]}
+        types = {"prompt": "list<element: string>", "data_source": "string", "reward_model": "struct<style: string>"}
+        seen = {"rows": 512, "columns": list(types), "types": types}
         return {"parquet": dict.fromkeys([__file__], seen)}
 
     monkeypatch.setattr(ppo_compose, "installed", lambda *_: installed(verl))

@@ -177,6 +177,8 @@ def test_faults_of_the_schema() -> None:
     (row,), _ = convert(GSM8K, [GSM8K_ROW], "train")
     found = list(faults([{}, row | {"prompt": [{"role": "user"}]}, row | {"reward_model": None}]))
     assert [fault.split(": ")[1][:9] for fault in found] == ["no column", "prompt is", "reward_mo"]
+    found = list(faults([row | {"prompt": "What is 3 + 4?"}, row | {"prompt": ["x"]}, row | {"reward_model": "7"}]))
+    assert [fault.split(": ")[1][:9] for fault in found] == ["prompt is", "prompt is", "reward_mo"]
 
 
 def test_sample_is_deterministic_and_right() -> None:
