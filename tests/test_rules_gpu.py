@@ -139,5 +139,33 @@ def test_which_code_runs_where(archs: tuple[str, ...], gpu: str, *, machine_code
 def test_a_wheel_that_is_built_here_is_built_for_the_gpu() -> None:
     facts = make.changed(make.healthy(), "flash-attn", extensions=(Extension(path="/x.so", archs=("8.0",)),))
     assert make.outcomes("gpu-arch-not-built", facts, LAUNCH)[0].fix[0].commands == (
-        "nox -s build-flash-attn -- --archs 9.0",
+        "nox -s build-flash-attn -- --stack verl-sglang-cu124 --engine sglang --archs 9.0",
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "texts"),
+    [
+        pytest.param(
+            make.healthy(gpus=RTX_5090),
+            {"This stack has no build for this GPU; take a stack of CUDA >=12.8: sm_120 is known from CUDA 12.8 on"},
+            id="newer-than-the-stacks-toolkit",
+        ),
+        pytest.param(
+            make.healthy(gpus=V100),
+            {
+                "Use another GPU: FlashAttention 2 supports Ampere GPUs and newer only",
+                "Use another GPU: sgl-kernel 0.1.0, which the stack pins, has no code for it",
+            },
+            id="older-than-the-kernels",
+        ),
+        pytest.param(
+            make.having(make.healthy(), make.package("sgl-kernel", "0.0.9", archs=("8.0",))),
+            {"Install the locked build"},
+            id="another-version-than-the-locked-one",
+        ),
+    ],
+)
+def test_no_build_is_offered_that_cannot_be_made(facts: Facts, texts: set[str]) -> None:
+    found = make.outcomes("gpu-arch-not-built", facts, LAUNCH)
+    assert {fix.text for outcome in found for fix in outcome.fix} == texts

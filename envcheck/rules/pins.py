@@ -71,8 +71,7 @@ def _is_imported(facts: Facts, item: Component) -> bool:
 def _get(target: Target, item: Component) -> Fix:
     if item.recipe is None:
         return remedy.locked(target)
-    session = "build-te" if item.name == "transformer-engine" else f"build-{item.name}"
-    return Fix(text=f"Build {item.name} {item.version}", commands=(f"nox -s {session} -- --stack {target.stack.name}",))
+    return remedy.build(target, item.name, f"Build {item.name} {item.version}")
 
 
 def _other_version(target: Target, item: Component, found: Package) -> Finding:

@@ -86,6 +86,14 @@ def locked(target: Target, text: str = "Install what the stack's lock pins") -> 
     return Fix(text=text, commands=(f"nox -s env -- {arguments}",))
 
 
+def build(target: Target, name: str, text: str, *, archs: str = "") -> Fix:
+    """Build the wheel of a component for the stack and the engine that were judged."""
+    session = "build-te" if name == "transformer-engine" else f"build-{name}"
+    more = f" --archs {shlex.quote(archs)}" if archs else ""
+    command = f"nox -s {session} -- --stack {target.stack.name} --engine {target.engine}{more}"
+    return Fix(text=text, commands=(command,))
+
+
 def toolchain(target: Target) -> Fix:
     """Unpack the stack's CUDA toolkit below the cache, without root."""
     return Fix(
