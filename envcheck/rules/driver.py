@@ -79,7 +79,7 @@ def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
 
 def _give_gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
     if facts.container is not None:
-        return (Fix(text="Start the container with the GPUs", commands=("docker run --gpus all --ipc=host …",)),)
+        return (remedy.with_gpus(facts),)
     return remedy.driver(facts, target, target.stack.driver.native)
 
 

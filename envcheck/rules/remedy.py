@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from envcheck.codec import Unknown
-from envcheck.facts import Facts
+from envcheck.facts import Container, Facts
 from envcheck.model import Fix, Target
 
 MANAGERS = {
@@ -14,6 +14,8 @@ MANAGERS = {
     "dnf": ("rhel", "fedora", "centos", "rocky", "almalinux", "ol", "amzn"),
     "zypper": ("suse", "opensuse", "sles"),
 }
+ENGINES = {"podman": "podman", "containerd": "nerdctl"}
+"""Programs that start containers, by runtime; the others' are started by docker."""
 UBUNTU_22_GCC = 12
 """The newest in Ubuntu 22.04's own archive."""
 
@@ -36,6 +38,31 @@ def is_root(facts: Facts) -> bool:
 def as_root(facts: Facts, *commands: str) -> tuple[str, ...]:
     """Put sudo before commands where the user is not root."""
     return commands if is_root(facts) else tuple(f"sudo {command}" for command in commands)
+
+
+def runtime(facts: Facts) -> str | None:
+    """Name what runs the container this is; None outside of one, and in Apptainer's, which has the host's limits."""
+    if facts.container is None:
+        return None
+    name = facts.container.runtime if isinstance(facts.container, Container) else "docker"
+    return None if name == "apptainer" else name
+
+
+def run_container(facts: Facts, options: str) -> str:
+    """Write the command that starts a container with options, in the words of its runtime."""
+    return f"{ENGINES.get(runtime(facts) or '', 'docker')} run {options} …"
+
+
+def with_gpus(facts: Facts) -> Fix:
+    """Start this container anew with the host's GPUs."""
+    text = "Start the container with the GPUs"
+    container = facts.container
+    if runtime(facts) == "kubernetes":
+        return Fix(text="Ask for nvidia.com/gpu in the pod's resources")
+    if isinstance(container, Container) and container.runtime == "apptainer":
+        return Fix(text=text, commands=(f"apptainer exec --nv {shlex.quote(container.image or 'IMAGE')} …",))
+    gpus = "--device nvidia.com/gpu=all" if runtime(facts) == "podman" else "--gpus all"
+    return Fix(text=text, commands=(run_container(facts, f"{gpus} --ipc=host"),))
 
 
 def conda_prefix(facts: Facts) -> str | None:
