@@ -177,3 +177,15 @@ def test_the_note_on_an_older_driver_says_what_does_not_run() -> None:
 def test_the_stacks_torch_is_offered_before_another_driver() -> None:
     facts = make.having(make.healthy(driver=make.driver("570.86.10", "12.8")), TORCH_13)
     assert "12.4" in make.outcomes("driver-too-old", facts, BUILD)[0].fix[0].text
+
+
+def test_a_tegra_driver_is_judged_by_its_cuda() -> None:
+    assert make.outcomes("driver-too-old", driven("540.4.0", "12.6"), LAUNCH)[0].found == ""
+    assert "minor-version" in make.outcomes("driver-too-old", driven("535.183.06", "12.2"), LAUNCH)[0].summary
+
+
+def test_a_host_without_a_gpu_is_not_told_to_install_a_driver() -> None:
+    texts = " ".join(fix.text for fix in make.outcomes("driver-missing", CPU, LAUNCH)[0].fix)
+    assert "has no NVIDIA GPU" in texts
+    silent = make.healthy(driver=make.no_driver())
+    assert "Install driver 550" in make.outcomes("driver-missing", silent, LAUNCH)[0].fix[0].text

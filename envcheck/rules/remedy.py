@@ -65,6 +65,20 @@ def with_gpus(facts: Facts) -> Fix:
     return Fix(text=text, commands=(run_container(facts, f"{gpus} --ipc=host"),))
 
 
+def gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    """Ways to see a GPU: give it to the container, another host where the PCI bus of this one has none, a driver."""
+    wsl = not isinstance(facts.os, Unknown) and facts.os.wsl
+    if facts.container is not None:
+        return (with_gpus(facts),)
+    if facts.gpus != () or wsl:
+        return driver(facts, target, target.stack.driver.native)
+    options = f"--stack {target.stack.name} --engine {target.engine} --trainer {target.trainer}"
+    return (
+        Fix(text=f"This host has no NVIDIA GPU: run this on one that has, to {target.stage} there"),
+        Fix(text="Or judge what can be built here", commands=(f"python -m envcheck doctor {options} --stage build",)),
+    )
+
+
 def conda_prefix(facts: Facts) -> str | None:
     """Prefix of the conda environment that the target interpreter lives in."""
     if isinstance(facts.python, Unknown) or facts.python.environment != "conda":
