@@ -264,8 +264,8 @@ def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    gpu_arch_not_built,
     gpu_too_old,
+    gpu_arch_not_built,
     fabric_manager_not_ready,
     mixed_gpus,
     vgpu_unsupported,

@@ -218,11 +218,12 @@ def driver(facts: Facts, target: Target, least: str) -> tuple[Fix, ...]:
         return (
             Fix(text=f"Update the driver of the machine that runs this container to {least} or newer, then restart it"),
         )
+    ubuntu = _distribution(facts)[0] == "ubuntu"
     ways = system_packages(
         facts,
-        f"driver {branch} and reboot",
+        f"driver {branch} and reboot" if ubuntu else f"driver {branch} or newer, from NVIDIA's repository, and reboot",
         {
-            "apt": f"nvidia-driver-{branch}-server" if _distribution(facts)[0] == "ubuntu" else "nvidia-driver",
+            "apt": f"nvidia-driver-{branch}-server" if ubuntu else "nvidia-driver",
             "dnf": "nvidia-driver nvidia-driver-cuda",
         },
     )
