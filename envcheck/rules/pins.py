@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envcheck.choices import accepted
 from envcheck.codec import Unknown
 from envcheck.facts import Facts, Package
 from envcheck.limits import Row, satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.stack import Component
-
-
-def accepted(item: Component, found: Package) -> bool:
-    """Tell whether the stack takes the installed version of a component."""
-    version = subjects.public(known(found.version))
-    if satisfies(version, f"=={item.version}"):
-        return True
-    return any(
-        satisfies(version, other.version) and (other.needs_module is None or other.needs_module in found.modules)
-        for other in item.accepts
-    )
 
 
 @rule(
@@ -44,7 +34,7 @@ def pin_differs(facts: Facts, target: Target) -> Iterator[Finding]:
         found = there.get(item.distribution)
         if found is None:
             yield from _missing(facts, target, item)
-        elif not accepted(item, found):
+        elif known(found.version) and not accepted(item, found):
             yield _other_version(target, item, found)
         else:
             yield from _other_build(target, item, found)
