@@ -23,6 +23,7 @@ from envcheck.rules import (
     kernels,
     libraries,
     megatron,
+    mig,
     pins,
     ptx,
     requirements,
@@ -39,6 +40,7 @@ from envcheck.rules import (
 RULES: tuple[Rule, ...] = (
     *driver.RULES,
     *gpu.RULES,
+    *mig.RULES,
     *container.RULES,
     *container_start.RULES,
     *compiler.RULES,
