@@ -131,7 +131,10 @@ def preloaded(facts: Facts, target: Target, library: str, wheel: str) -> bool:
 
 
 def _search(folder: str) -> Fix:
-    return Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH",))
+    return Fix(
+        text="Name the wheel's folder",
+        commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
+    )
 
 
 def _missing_nvrtc(facts: Facts, users: list[str]) -> set[str]:
