@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from envcheck.codec import Unknown
-from envcheck.facts import Container, DriverLibrary, Extension, Facts
+from envcheck.facts import STARTED_BY_OTHERS, Container, DriverLibrary, Extension, Facts
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -189,3 +189,10 @@ def test_a_host_without_a_gpu_is_not_told_to_install_a_driver() -> None:
     assert "has no NVIDIA GPU" in texts
     silent = make.healthy(driver=make.no_driver())
     assert "Install driver 550" in make.outcomes("driver-missing", silent, LAUNCH)[0].fix[0].text
+
+
+@pytest.mark.parametrize("rule", ["driver-too-old", "nvcc-newer-than-driver"])
+def test_an_image_is_built_without_a_driver_and_not_started_without(rule: str) -> None:
+    image = make.bare(driver=STARTED_BY_OTHERS, gpus=())
+    assert make.said(rule, image, BUILD) == "not-applicable"
+    assert make.said(rule, image, LAUNCH) == "unknown"

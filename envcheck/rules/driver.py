@@ -91,6 +91,7 @@ def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
 )
 def driver_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
     """The driver runs the CUDA that torch is built for."""
+    subjects.need_start(facts, target)
     driver = need_driver(facts)
     cuda = subjects.torch_cuda(facts, target)
     row = target.limits.first("cuda-driver-minimum", cuda=cuda)

@@ -22,6 +22,7 @@ from envcheck.rules.toolkit import right_toolkit
 )
 def nvcc_newer_than_driver(facts: Facts, target: Target) -> Iterator[Finding]:
     """What nvcc compiles here, the driver can run."""
+    subjects.need_start(facts, target)
     toolkit = subjects.nvcc_toolkit(facts)
     driver = known(facts.driver)
     if not known(driver.present) or driver.cuda is None:
