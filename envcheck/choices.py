@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Iterable
 
 from envcheck.codec import Unknown
-from envcheck.facts import Compiler, Facts, Toolkit
+from envcheck.facts import Compiler, Facts, Package, Toolkit
 from envcheck.limits import satisfies
 from envcheck.record import dataclass
 from envcheck.stack import Component, Recipe, Stack
@@ -30,6 +31,8 @@ class Choices:
     """Compute capabilities, as ``9.0``."""
     cpus: int
     memory_bytes: int
+    cache: str = "~/.cache/envcheck"
+    """Directory below which this project keeps toolchains and environments, as a shell reads it."""
 
     @property
     def archs_dotted(self) -> str:
@@ -58,6 +61,7 @@ def choose(facts: Facts, stack: Stack, *, cuda: str | None = None) -> Choices:
         archs=_archs(facts) or stack.archs,
         cpus=_number(facts, "cpus", 1),
         memory_bytes=_memory(facts),
+        cache=_cache(facts),
     )
 
 
@@ -116,6 +120,19 @@ def fill(recipe: Recipe, choices: Choices, *, cuda_home: str, cudnn_path: str) -
         return filled
     compilers = {"CC": choices.cc, "CXX": choices.cxx, "CUDAHOSTCXX": choices.cxx}
     return filled | {name: path for name, path in compilers.items() if path}
+
+
+def accepted(item: Component, found: Package) -> bool:
+    """Tell whether the stack takes the installed version of a component: the pinned one, or another that it accepts."""
+    if isinstance(found.version, Unknown):
+        return False
+    version = found.version.partition("+")[0]
+    if satisfies(version, f"=={item.version}"):
+        return True
+    return any(
+        satisfies(version, other.version) and (other.needs_module is None or other.needs_module in found.modules)
+        for other in item.accepts
+    )
 
 
 def session(component: Component) -> str:
@@ -180,6 +197,11 @@ def _archs(facts: Facts) -> tuple[str, ...]:
     gpus = () if isinstance(facts.gpus, Unknown) else facts.gpus
     found = {gpu.compute_capability for gpu in gpus if isinstance(gpu.compute_capability, str)}
     return tuple(sorted(found, key=lambda arch: tuple(map(int, arch.split(".")))))
+
+
+def _cache(facts: Facts) -> str:
+    own, users = (facts.environment.get(name) for name in ("ENVCHECK_CACHE", "XDG_CACHE_HOME"))
+    return shlex.quote(own) if own else f"{shlex.quote(users)}/envcheck" if users else Choices.cache
 
 
 def _number(facts: Facts, name: str, default: int) -> int:

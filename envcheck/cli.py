@@ -154,8 +154,10 @@ def _failed(message: str, code: int, *, prefix: str = "error: ") -> int:
 
 
 def _shown(message: str) -> str:
+    from envcheck import data
     from envcheck.report.style import safe
 
+    message = message.replace(data.AS_MODULE, data.started())
     encoding = output.encoding_of(sys.stderr)
     return safe(message).replace("→", "->").encode(encoding, "backslashreplace").decode(encoding)
 

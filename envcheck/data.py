@@ -13,10 +13,17 @@ import envcheck
 
 ROOT = os.path.dirname(envcheck.__file__)  # hot path: pathlib is not needed for a join
 FORMAT = 1
+AS_MODULE = "python -m envcheck"
 
 
 class _Loader(Protocol):
     def get_data(self, path: str) -> bytes: ...
+
+
+def started() -> str:
+    """How this program was started, to be typed again: ``python -m envcheck``, or ``python3 envcheck.pyz``."""
+    archive = os.path.dirname(ROOT)
+    return f"python3 {archive}" if os.path.isfile(archive) else AS_MODULE
 
 
 def read(name: str) -> str:

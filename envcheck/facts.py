@@ -77,6 +77,8 @@ class Resources:
     """Soft ``ulimit -u``; "unlimited" where there is none. Likewise the two below; locked memory is in bytes."""
     open_files: int | str | Unknown
     locked_memory: int | str | Unknown
+    open_files_hard: int | str | Unknown | None = None
+    """Hard ``ulimit -n``, up to which a process may raise its own; None in documents of before it was read."""
     hostname_resolves: Text = "unknown"
     """The address that the host's own name resolves to."""
     jit_locks: tuple[str, ...] = ()

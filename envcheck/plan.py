@@ -8,14 +8,13 @@ from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from envcheck import codec
-from envcheck.choices import Choices, choose, fill, jobs, session, usable_toolkit
+from envcheck.choices import Choices, accepted, choose, fill, jobs, session, usable_toolkit
 from envcheck.codec import Unknown
-from envcheck.facts import Facts, Package
+from envcheck.facts import Facts
 from envcheck.model import Target
 from envcheck.record import dataclass, field
 from envcheck.stack import Component
 
-TOOLCHAIN_PREFIX = "~/.cache/envcheck/toolchains/cuda-{version}"
 Kind = Literal["provision", "install", "build", "patch", "check"]
 
 
@@ -42,7 +41,7 @@ def plan(facts: Facts, target: Target) -> tuple[Step, ...]:
     wanted = target.stack.wanted(target.engine, target.trainer)
     steps = [step for item in wanted for step in _component_steps(item, facts, target, choices)]
     building = any(step.kind == "build" and step.skipped is None for step in steps)
-    everything = [_toolchain(facts, target, building=building), *steps, *_checks(facts, target, steps)]
+    everything = [_toolchain(facts, target, building=building), *steps, *_checks(facts, target, choices, steps)]
     return tuple(_ordered(everything))
 
 
@@ -128,7 +127,7 @@ def _install(item: Component, target: Target, needs: tuple[str, ...], there: str
         needs=needs,
         command=f"nox -s env -- {_arguments(target)}",
         reason=item.origin.reason or "a wheel of the lock, checked by its hash",
-        skipped=there or (_optional(item) if item.optional else None),
+        skipped=there,
     )
 
 
@@ -147,7 +146,7 @@ def _patch(item: Component, target: Target, needs: tuple[str, ...], there: str |
 
 def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, ...], there: str | None) -> Step:
     assert item.recipe is not None  # noqa: S101  # the caller looked
-    home = TOOLCHAIN_PREFIX.format(version=target.stack.cuda.default)
+    home = f"{choices.cache}/toolchains/cuda-{target.stack.cuda.default}"
     archs = f" --archs {shlex.quote(choices.archs_dotted)}" if item.recipe.archs_variable else ""
     return Step(
         name=item.name,
@@ -172,19 +171,25 @@ def _installed(item: Component, facts: Facts) -> str | None:
     """Say that the pinned (or an accepted) version is there already."""
     if isinstance(facts.packages, Unknown):
         return None
-    found: Package | None = next((p for p in facts.packages if p.name == item.distribution), None)
-    if found is None or isinstance(found.version, Unknown):
-        return None
-    if found.version.split("+")[0] != item.version:
+    found = next((p for p in facts.packages if p.name == item.distribution), None)
+    if found is None or not accepted(item, found):
         return None
     return f"{item.distribution} {found.version} is installed"
 
 
-def _checks(facts: Facts, target: Target, steps: list[Step]) -> list[Step]:
-    done = tuple(step.name for step in steps if not step.name.startswith("patch-"))
+def _interpreter(facts: Facts, target: Target, choices: Choices, *, made: bool) -> str:
+    """Name the environment that holds the stack in the end: the one that ``nox -s env`` makes, else the one at hand."""
     python = "" if isinstance(facts.python, Unknown) else facts.python.executable
-    interpreter = f" --python {shlex.quote(python)}" if posixpath.isabs(python) else ""
-    check = f"python -m envcheck doctor {_arguments(target)}{interpreter} --stage"
+    name = f"envs/{target.stack.name}-{target.engine}-{target.trainer}-py"
+    if not made or f"/{name}" in python:
+        return f" --python {shlex.quote(python)}" if posixpath.isabs(python) else ""
+    return f" --python {choices.cache}/{name}{target.stack.python.default}"
+
+
+def _checks(facts: Facts, target: Target, choices: Choices, steps: list[Step]) -> list[Step]:
+    done = tuple(step.name for step in steps if not step.name.startswith("patch-"))
+    todo = any(step.skipped is None for step in steps)
+    check = f"python -m envcheck doctor {_arguments(target)}{_interpreter(facts, target, choices, made=todo)} --stage"
     gpus = () if isinstance(facts.gpus, Unknown) else facts.gpus
     return [
         Step(

@@ -28,6 +28,8 @@ PUBLIC_HOSTS = (
     "codeload.github.com",
 )
 LOOPBACK = ("127.0.0.1", "127.0.1.1", "::1", "0.0.0.0")  # noqa: S104  # nothing is bound
+NO_SITE = ("localhost", "auto", "local", HOST, "address")
+"""What stands for a host in variables, and names none."""
 COMMON_NAMES = frozenset(
     {"root", "ubuntu", "debian", "admin", "user", "runner", "jovyan", "vscode", "ray", "work", "app"}
 )
@@ -36,6 +38,9 @@ VERSION_VARIABLE = re.compile(r"VERSION|^NV_|^CUDA|ARCH|REQUIRE")
 ACCOUNT_VARIABLE = re.compile(
     r"^SLURM_.*(USER|ACCOUNT|NODELIST|SUBMIT|NAME|HOST|ADDR|COMMENT)|^WANDB_(ENTITY|PROJECT|NAME|RUN)"
 )
+HOST_VARIABLE = re.compile(r"^(MASTER_ADDR|RAY_ADDRESS|PIP_TRUSTED_HOST|NO_PROXY|no_proxy|\w+_HOST)$")
+BARE_HOST = re.compile(r"(?<![\w.:/-])\.?[A-Za-z][\w-]*(?:\.[\w-]+)*(?![\w.:/-]*://)(?=$|[\s,:])")
+"""A host without a scheme, as ``node17.example:6379`` or ``.example`` in a list."""
 ADDRESSED = ("resources.hostname_resolves", "ray.", "environment.", ".origin.url", "driver.nvml_error")
 """Where an address may stand; elsewhere four numbers are a version: cuBLAS 12.4.5.8."""
 
@@ -104,6 +109,8 @@ def _at_place(key: str, text: str) -> str:
     if not any(key.startswith(place) or (place.startswith(".") and key.endswith(place)) for place in ADDRESSED):
         return text
     text = URL_HOST.sub(lambda found: found[0] if _is_public(found["host"]) else HOST, text)
+    if HOST_VARIABLE.search(name) or key == "ray.address":
+        text = BARE_HOST.sub(lambda found: found[0] if found[0] in NO_SITE or _is_public(found[0]) else HOST, text)
     if name and VERSION_VARIABLE.search(name):
         return text
     return ADDRESS.sub(lambda found: found[0] if found[0] in LOOPBACK else "address", text)

@@ -31,8 +31,9 @@ class Completed:
         return not self.error and self.returncode == 0
 
     def why(self) -> str:
-        """One line that says what went wrong."""
-        return self.error or (self.stderr.strip() or self.stdout.strip() or f"exit code {self.returncode}")[-200:]
+        """One line that says what went wrong: the last one that the program wrote."""
+        said = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return self.error or (said[-1] if said else f"exit code {self.returncode}")[-200:]
 
 
 class Pending(Protocol):

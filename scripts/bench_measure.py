@@ -15,6 +15,7 @@ from pathlib import Path
 from envcheck.errors import WorkError
 from scripts import process
 from scripts.bench_plan import Bench, Budget, Program
+from scripts.bootstrap import keeping_compiled
 from scripts.cache import ROOT
 
 KIBIBYTE = 1024
@@ -70,7 +71,7 @@ class Runner:
 
     values: Mapping[str, str]
     clock: Callable[[], float] = time.perf_counter
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] = field(default_factory=keeping_compiled)
 
     def argv(self, command: Sequence[str]) -> tuple[str, ...]:
         """Fill {python}, {target}, {work}, {root}."""

@@ -87,6 +87,13 @@ def test_runs_nox(arguments: list[str], session: list[str], place: Path, program
     assert programs.started[-1] == [str(place / "bin" / "python"), "-m", "nox", *session]
 
 
+def test_what_is_compiled_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    assert "PYTHONDONTWRITEBYTECODE" not in bootstrap.keeping_compiled()
+    assert bootstrap.keeping_compiled()["LANG"] == "C.UTF-8"
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(["--help"]) == 0
     assert "bootstrap.py lint tests" in capsys.readouterr().out

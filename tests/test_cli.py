@@ -306,6 +306,8 @@ def test_plan_in_each_form(run: Run, recorded: str, form: str) -> None:
         assert out.startswith("flowchart TD")
     else:
         assert "build transformer-engine" in out
+        assert out.count("$ nox -s env -- ") == 2, "once before the builds, once to put their wheels in"
+        assert "All at once: nox -s up -- --stack verl-sglang-cu124 --engine sglang --trainer megatron" in out
         assert out.splitlines()[-1].startswith("Next: ")
 
 

@@ -152,3 +152,21 @@ def test_hosts_of_one_name_are_told_apart_by_their_files(
     assert b"a.json was named twice" in capsysbinary.readouterr().err
     assert cli.main(["diff", *paths, "--format", "json"]) == errors.OK
     assert json.loads(capsysbinary.readouterr().out)["hosts"] == ["node-1", paths[1]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        pytest.param({0, 1, 2, 3}, "gpus.0-3.name", id="all"),
+        pytest.param({0, 2}, "gpus.0,2.name", id="some"),
+        pytest.param({1}, "gpus.1.name", id="one"),
+    ],
+)
+def test_gpus_that_differ_alike_are_shown_once(changed: set[int], key: str) -> None:
+    names = ["H200" if position in changed else "H100" for position in range(4)]
+    one, two = (
+        replace(facts(), gpus=tuple(Gpu(name=name, compute_capability="9.0", memory_bytes=1) for name in kinds))
+        for kinds in (["H100"] * 4, names)
+    )
+    text = render(diff.compare({"a": one, "b": two}), Style())
+    assert [line for line in text.splitlines() if line.startswith("gpus.")] == [key]

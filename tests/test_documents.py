@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,24 @@ def test_a_home_elsewhere_is_named_alike() -> None:
         "CUDA_HOME": "/home/user/cuda",
         "SLURM_JOB_USER": "",
     }
+
+
+def test_hosts_without_a_scheme_are_not_left() -> None:
+    names = {
+        "MASTER_ADDR": "node17.corp.example",
+        "RAY_ADDRESS": "head.corp.example:6379",
+        "NO_PROXY": "localhost,.corp.example,127.0.0.1",
+        "PIP_TRUSTED_HOST": "pypi.corp.example download.pytorch.org",
+        "DOCKER_HOST": "unix:///var/run/docker.sock",
+    }
+    facts = factories.healthy(environment=names, ray=Ray(address="head.corp.example:6379"))
+    shown = redact.redact(facts)
+    assert shown.environment == {
+        "MASTER_ADDR": "host",
+        "RAY_ADDRESS": "host:6379",
+        "NO_PROXY": "localhost,host,127.0.0.1",
+        "PIP_TRUSTED_HOST": "host download.pytorch.org",
+        "DOCKER_HOST": "unix:///var/run/docker.sock",
+    }
+    assert shown.ray == Ray(address="host:6379")
+    assert redact.redact(replace(facts, ray=Ray(address="auto"))).ray == Ray(address="auto")

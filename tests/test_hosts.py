@@ -9,6 +9,7 @@ from envcheck import documents
 from envcheck.engine import judge
 from envcheck.facts import Facts
 from envcheck.model import Judgement
+from envcheck.report.words import next_command
 from envcheck.rules import RULES
 from tests import factories
 from tests.hosts.compose import DIRECTORY, HOSTS, Composed
@@ -42,6 +43,24 @@ def test_a_broken_host_is_told_its_fault(host: Composed) -> None:
     found = {item.rule for judgement in judged(host) for item in judgement.having("error", "warning")}
     assert set(host.finds) <= found
     assert not {item.rule for judgement in judged(host) for item in judgement.having("crashed")}
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("broken-driver-470", "sudo apt-get update && sudo apt-get install -y nvidia-driver-550-server"),
+        (
+            "broken-login-node",
+            "python -m envcheck doctor --stack verl-lts-cu124 --engine sglang --trainer fsdp --stage build",
+        ),
+        ("broken-docker-without-gpus", "docker run --gpus all --ipc=host"),
+        ("broken-v100", "python -m envcheck rules gpu-too-old"),
+        ("broken-b200", "python -m envcheck rules gpu-arch-not-built"),
+    ],
+)
+def test_what_is_to_be_typed_next_mends_it(name: str, start: str) -> None:
+    host = next(host for host in BROKEN if host.name == name)
+    assert next_command(judged(host)[0]).startswith(start)
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)

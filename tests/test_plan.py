@@ -105,6 +105,52 @@ def test_what_is_installed_is_skipped() -> None:
     assert "optional" in str(steps["apex"].skipped)
 
 
+def test_an_accepted_version_is_as_good_as_the_pinned_one() -> None:
+    post2 = Package(name="sglang", version="0.4.3.post2", modules=("sglang.srt.entrypoints.verl_engine",))
+    assert by_name(plan(host(packages=(post2,)), target()))["sglang"].skipped == "sglang 0.4.3.post2 is installed"
+
+
+def test_what_the_lock_holds_comes_with_it_optional_or_not() -> None:
+    assert by_name(plan(host(), target()))["torch-memory-saver"].skipped is None
+
+
+@pytest.mark.parametrize(
+    ("executable", "variables", "expected"),
+    [
+        pytest.param(
+            "/v/bin/python", {}, "~/.cache/envcheck/envs/verl-sglang-cu124-sglang-fsdp-py3.10", id="made-by-env"
+        ),
+        pytest.param(
+            "/v/bin/python",
+            {"ENVCHECK_CACHE": "/big disk/c"},
+            "'/big disk/c'/envs/verl-sglang-cu124-sglang-fsdp-py3.10",
+            id="in-another-cache",
+        ),
+        pytest.param(
+            "/c/envs/verl-sglang-cu124-sglang-fsdp-py3.11/bin/python",
+            {},
+            "/c/envs/verl-sglang-cu124-sglang-fsdp-py3.11/bin/python",
+            id="that-very-environment",
+        ),
+    ],
+)
+def test_the_environment_that_was_made_is_checked(executable: str, variables: dict[str, str], expected: str) -> None:
+    python = Python(executable=executable, version="3.10.13", abi="cp310", include_dir="/usr/include/python3.10")
+    steps = by_name(plan(host(python=python, environment=variables), target(trainer="fsdp")))
+    assert f" --python {expected} --stage launch" in steps["check-launch"].command
+
+
+def test_an_environment_in_which_nothing_is_to_do_is_checked_itself() -> None:
+    there = tuple(
+        Package(name=item.distribution, version=item.version)
+        for item in SEED.wanted("sglang", "fsdp")
+        if not item.optional
+    )
+    memory_saver = Package(name="torch-memory-saver", version="0.0.8")
+    steps = by_name(plan(host(packages=(*there, memory_saver)), target(trainer="fsdp")))
+    assert " --python /v/bin/python --stage launch" in steps["check-launch"].command
+
+
 def test_a_toolkit_that_was_provisioned_is_not_provisioned_again() -> None:
     cached = toolkit(path="/home/me/.cache/envcheck/toolchains/cuda-12.4", source="cache")
     steps = by_name(plan(host(toolkits=(toolkit("13.0.88", selected=True, gcc_max=15), cached)), target()))

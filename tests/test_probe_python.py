@@ -205,3 +205,15 @@ def test_a_program_that_hangs_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     hanging.chmod(0o755)
     with pytest.raises(HostError, match=r"did not answer within 0\.3 s"):
         probing.resolve(LocalHost(), str(hanging))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("ls: cannot access 'import sys\n  write(_json(describe()))': File name too long", "it does not run Python"),
+        ("Traceback:\n  line 1\nModuleNotFoundError: no json\n", "ModuleNotFoundError: no json"),
+    ],
+)
+def test_a_program_that_fails_is_told_in_one_line(said: str, why: str) -> None:
+    found = probing.parse(Completed(returncode=2, stderr=said), "/bin/x")
+    assert found == Unknown(f"/bin/x could not say what it is: {why}")

@@ -138,6 +138,7 @@ def test_resources_under_cgroup_v1() -> None:
     assert found.cpus == 2
     assert found.shm_bytes == 64 << 20
     assert (found.max_processes, found.open_files, found.locked_memory) == (96365, 1024, "unlimited")
+    assert found.open_files_hard == 524288
     assert found.hostname_resolves == "10.0.0.5"
     assert {disk.role: disk.path for disk in found.disks} == {
         "tmp": "/tmp",
@@ -187,8 +188,14 @@ def test_no_limit_where_the_cgroup_has_none() -> None:
 )
 def test_shm(options: str, kind: str, expected: object) -> None:
     mount = resources.Mount(root="/", point="/dev/shm", kind=kind, options=options)
-    found = resources.shm([mount], {})
+    found = resources.shm(RecordedHost(), [mount], {})
     assert found == expected if isinstance(expected, int) else isinstance(found, Unknown)
+
+
+def test_a_host_without_shared_memory_has_none_of_it() -> None:
+    mounts = [resources.Mount(root="/", point="/", kind="ext4", options="rw")]
+    assert resources.shm(RecordedHost(), mounts, {}) == 0
+    assert isinstance(resources.shm(RecordedHost(files={"/dev/shm": ""}), mounts, {}), Unknown)
 
 
 def test_a_disk_that_cannot_be_asked_is_unknown() -> None:

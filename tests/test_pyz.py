@@ -102,6 +102,13 @@ def test_a_lock_that_lacks_a_dependency_is_refused() -> None:
         pyz.requirements(lock(*(name for name in pyz.BUNDLED.values() if name != "jinja2")), "tools.txt")
 
 
+def test_commands_are_written_as_the_archive_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data.started() == "python -m envcheck"
+    (tmp_path / "envcheck.pyz").write_bytes(b"")
+    monkeypatch.setattr(data, "ROOT", str(tmp_path / "envcheck.pyz" / "envcheck"))
+    assert data.started() == f"python3 {tmp_path / 'envcheck.pyz'}"
+
+
 def test_data_is_listed_from_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "ROOT", str(tmp_path / "x.pyz" / "envcheck"))
     assert "verl-sglang-cu124.toml" in data.names("stacks", ".toml")
@@ -177,6 +184,14 @@ def test_a_copied_file_runs_with_a_bare_python(built: Path, argv: list[str], cod
     assert done.stderr == ""
     assert said in done.stdout
     assert done.returncode in ({code} if code is not None else {0, 1, 3})
+
+
+@pytest.mark.process
+def test_a_copied_file_names_itself_in_what_to_type(built: Path) -> None:
+    facts = ROOT / "tests" / "hosts" / "healthy-docker-h100" / "facts.json"
+    done = run(built, "--stack", "verl-lts-cu124", "--facts", str(facts), "--stage", "launch")
+    assert f"Next: python3 {built} doctor --stack verl-lts-cu124" in done.stdout
+    assert f"`python3 {built} rules` lists them" in run(built, "--only", "no-such-rule").stderr
 
 
 @pytest.mark.process

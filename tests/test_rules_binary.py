@@ -77,7 +77,7 @@ def test_a_symbol_of_another_torch() -> None:
         "flash_attn_2_cuda.cpython-310-x86_64-linux-gnu.so: undefined symbol c10::cuda::SetDevice(int) "
         f"({SET_DEVICE}) and 1 more"
     )
-    assert found.fix[0].commands == ("nox -s build-flash-attn -- --stack verl-sglang-cu124",)
+    assert found.fix[0].commands == ("nox -s build-flash-attn -- --stack verl-sglang-cu124 --engine sglang",)
     assert found.fix[1].commands[0].startswith("FLASH_ATTENTION_FORCE_BUILD=TRUE uv pip install")
 
 
@@ -262,7 +262,7 @@ def test_glibc_finding() -> None:
     assert found.summary == (
         "flash-attn: flash_attn_2_cuda.cpython-310-x86_64-linux-gnu.so needs glibc 2.32, this system has 2.31"
     )
-    assert found.fix[0].commands == ("nox -s build-flash-attn -- --stack verl-sglang-cu124",)
+    assert found.fix[0].commands == ("nox -s build-flash-attn -- --stack verl-sglang-cu124 --engine sglang",)
 
 
 def test_wheels_that_the_stack_would_install_are_judged_before_the_build() -> None:

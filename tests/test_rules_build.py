@@ -186,3 +186,11 @@ def test_headers_that_cannot_be_looked_for_are_unknown() -> None:
     facts = make.bare(python=make.python(include_dir=Unknown("it cannot be read")))
     found = engine.outcomes_of(build_environment.python_headers_missing, facts, BUILD)
     assert [item.outcome for item in found] == ["unknown"]
+
+
+def test_no_place_is_named_that_is_full_as_well() -> None:
+    short = make.resources(disks=(make.disk("tmp", "/tmp", 2.0), make.disk("work", "/work", 2.5)))
+    for outcome in make.outcomes("build-needs-more-disk", make.bare(resources=short), BUILD):
+        assert [fix.text for fix in outcome.fix] == [
+            f"Free {'2.0' if outcome.subject == '/tmp' else '0.5'} GiB in {outcome.subject}"
+        ]

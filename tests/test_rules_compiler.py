@@ -169,3 +169,11 @@ def test_a_toolkit_that_torch_refuses_is_exchanged_not_its_gcc() -> None:
 
 def test_each_compiler_is_reported_once() -> None:
     assert len(make.outcomes("gcc-too-old", with_compilers(*GCC7), TE)) == 2
+
+
+def test_the_stacks_toolkit_comes_before_an_older_gcc_where_it_takes_this_one() -> None:
+    old = make.toolkit("12.0.140", "/usr", source="debian", gcc_max=12)
+    facts = with_compilers(*make.compilers("13.2.0"), toolkits=(old,))
+    texts = [fix.text for fix in make.outcomes("gcc-too-new-for-nvcc", facts, BUILD)[0].fix]
+    assert texts[0].startswith("Provision CUDA 12.4")
+    assert any(text.startswith("Install GCC 12") for text in texts)

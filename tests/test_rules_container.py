@@ -68,6 +68,7 @@ NO_LINKS = make.driver(char_symlinks=False)
         pytest.param("shm-too-small", make.healthy(), "ok", id="bare-metal"),
         pytest.param("shm-too-small", shm(64), "error", id="dockers-64-mb"),
         pytest.param("shm-too-small", shm(64, gpus=(make.gpu(),)), "warning", id="one-gpu"),
+        pytest.param("shm-too-small", shm(0, gpus=(make.gpu(),)), "error", id="none-at-all"),
         pytest.param("shm-too-small", shm(4096, container=IN_DOCKER), "warning", id="4-gb"),
         pytest.param("shm-too-small", shm(16384), "ok", id="16-gb"),
         pytest.param(
@@ -95,11 +96,33 @@ def test_containers(rule: str, facts: Facts, expected: str) -> None:
         pytest.param(None, "sudo mount -o remount,size=10G /dev/shm", id="bare-metal"),
         pytest.param(IN_DOCKER, "--shm-size=10g", id="docker"),
         pytest.param(POD, "emptyDir", id="kubernetes"),
+        pytest.param(Container(runtime="podman"), "podman run --ipc=host", id="podman"),
+        pytest.param(Container(runtime="apptainer"), "sudo mount -o remount,size=10G /dev/shm", id="apptainer"),
     ],
 )
 def test_more_shared_memory_is_given_where_this_runs(container: Container | None, text: str) -> None:
-    fix = make.outcomes("shm-too-small", shm(64, container=container), LAUNCH)[0].fix[0]
-    assert text in f"{fix.text} {' '.join(fix.commands)}"
+    ways = make.outcomes("shm-too-small", shm(64, container=container), LAUNCH)[0].fix
+    assert text in " ".join(f"{fix.text} {' '.join(fix.commands)}" for fix in ways)
+
+
+@pytest.mark.parametrize(
+    ("container", "text"),
+    [
+        pytest.param(IN_DOCKER, "docker run --gpus all --ipc=host …", id="docker"),
+        pytest.param(Container(runtime="podman"), "podman run --device nvidia.com/gpu=all --ipc=host …", id="podman"),
+        pytest.param(
+            Container(runtime="apptainer", image="/home/me/v.sif"),
+            "apptainer exec --nv /home/me/v.sif …",
+            id="apptainer",
+        ),
+        pytest.param(POD, "Ask for nvidia.com/gpu in the pod's resources", id="kubernetes"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["nvidia-runtime-missing", "driver-missing"])
+def test_a_container_gets_the_gpus_in_its_runtimes_words(rule: str, container: Container, text: str) -> None:
+    facts = make.healthy(driver=make.no_driver(), gpus=(), container=container)
+    (fix,) = make.outcomes(rule, facts, LAUNCH)[0].fix
+    assert text in (fix.text, *fix.commands)
 
 
 def missing(package: str, *names: str) -> Facts:

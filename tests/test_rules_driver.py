@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from envcheck.codec import Unknown
-from envcheck.facts import Container, DriverLibrary, Extension, Facts
+from envcheck.facts import STARTED_BY_OTHERS, Container, DriverLibrary, Extension, Facts
 from tests import factories as make
 
 BUILD = make.target(stage="build")
@@ -177,3 +177,22 @@ def test_the_note_on_an_older_driver_says_what_does_not_run() -> None:
 def test_the_stacks_torch_is_offered_before_another_driver() -> None:
     facts = make.having(make.healthy(driver=make.driver("570.86.10", "12.8")), TORCH_13)
     assert "12.4" in make.outcomes("driver-too-old", facts, BUILD)[0].fix[0].text
+
+
+def test_a_tegra_driver_is_judged_by_its_cuda() -> None:
+    assert make.outcomes("driver-too-old", driven("540.4.0", "12.6"), LAUNCH)[0].found == ""
+    assert "minor-version" in make.outcomes("driver-too-old", driven("535.183.06", "12.2"), LAUNCH)[0].summary
+
+
+def test_a_host_without_a_gpu_is_not_told_to_install_a_driver() -> None:
+    texts = " ".join(fix.text for fix in make.outcomes("driver-missing", CPU, LAUNCH)[0].fix)
+    assert "has no NVIDIA GPU" in texts
+    silent = make.healthy(driver=make.no_driver())
+    assert "Install driver 550" in make.outcomes("driver-missing", silent, LAUNCH)[0].fix[0].text
+
+
+@pytest.mark.parametrize("rule", ["driver-too-old", "nvcc-newer-than-driver"])
+def test_an_image_is_built_without_a_driver_and_not_started_without(rule: str) -> None:
+    image = make.bare(driver=STARTED_BY_OTHERS, gpus=())
+    assert make.said(rule, image, BUILD) == "not-applicable"
+    assert make.said(rule, image, LAUNCH) == "unknown"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from envcheck.codec import Unknown
 from envcheck.facts import Container, Extension, FabricManager, Facts
+from envcheck.report.machine import described
 from envcheck.rules.gpu import runs_machine_code, runs_ptx
 from tests import factories as make
 
@@ -32,6 +34,7 @@ BLACKWELL = make.having(
 FLASHMLA = Extension(path="/s/flashmla_ops.abi3.so", archs=("9.0a",))
 FOR_12 = (Extension(path="/s/common_ops.abi3.so", archs=("12.0",)),)
 FOR_8 = (Extension(path="/s/common_ops.abi3.so", archs=("8.0",)),)
+SPLIT = replace(make.gpu(), mig="enabled")
 CPU = make.healthy(driver=make.no_driver(), gpus=())
 
 
@@ -77,6 +80,11 @@ CPU = make.healthy(driver=make.no_driver(), gpus=())
         pytest.param("gpu-too-old", make.healthy(gpus=V100), "error", id="volta"),
         pytest.param("gpu-too-old", CPU, "not-applicable", id="no-gpu-to-judge"),
         pytest.param("gpu-too-old", make.healthy(gpus=Unknown("NVML")), "unknown", id="gpus-unread"),
+        pytest.param("mig-enabled", make.healthy(), "ok", id="whole"),
+        pytest.param("mig-enabled", make.healthy(gpus=(SPLIT,)), "ok", id="one-instance"),
+        pytest.param("mig-enabled", make.healthy(gpus=(SPLIT, make.gpu())), "warning", id="several-split"),
+        pytest.param("mig-enabled", CPU, "not-applicable", id="none-to-split"),
+        pytest.param("mig-enabled", make.healthy(gpus=(replace(SPLIT, mig=Unknown("x")),)), "unknown", id="mig-unread"),
         pytest.param("fabric-manager-not-ready", make.healthy(), "not-applicable", id="no-switches"),
         pytest.param("fabric-manager-not-ready", fabric(), "ok", id="completed"),
         pytest.param("fabric-manager-not-ready", fabric(active=False, state="not reported"), "error", id="stopped"),
@@ -139,5 +147,40 @@ def test_which_code_runs_where(archs: tuple[str, ...], gpu: str, *, machine_code
 def test_a_wheel_that_is_built_here_is_built_for_the_gpu() -> None:
     facts = make.changed(make.healthy(), "flash-attn", extensions=(Extension(path="/x.so", archs=("8.0",)),))
     assert make.outcomes("gpu-arch-not-built", facts, LAUNCH)[0].fix[0].commands == (
-        "nox -s build-flash-attn -- --archs 9.0",
+        "nox -s build-flash-attn -- --stack verl-sglang-cu124 --engine sglang --archs 9.0",
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "texts"),
+    [
+        pytest.param(
+            make.healthy(gpus=RTX_5090),
+            {"This stack has no build for this GPU; take a stack of CUDA >=12.8: sm_120 is known from CUDA 12.8 on"},
+            id="newer-than-the-stacks-toolkit",
+        ),
+        pytest.param(
+            make.healthy(gpus=V100),
+            {
+                "Use another GPU: FlashAttention 2 supports Ampere GPUs and newer only",
+                "Use another GPU: sgl-kernel 0.1.0, which the stack pins, has no code for it",
+            },
+            id="older-than-the-kernels",
+        ),
+        pytest.param(
+            make.having(make.healthy(), make.package("sgl-kernel", "0.0.9", archs=("8.0",))),
+            {"Install the locked build"},
+            id="another-version-than-the-locked-one",
+        ),
+    ],
+)
+def test_no_build_is_offered_that_cannot_be_made(facts: Facts, texts: set[str]) -> None:
+    found = make.outcomes("gpu-arch-not-built", facts, LAUNCH)
+    assert {fix.text for outcome in found for fix in outcome.fix} == texts
+
+
+def test_mig_is_turned_off_where_this_is_the_machine() -> None:
+    facts = make.healthy(gpus=(SPLIT, SPLIT))
+    assert make.outcomes("mig-enabled", facts)[0].fix[0].commands == ("sudo nvidia-smi -mig 0",)
+    assert make.outcomes("mig-enabled", replace(facts, container=DOCKER))[0].fix[0].commands == ()
+    assert "2 x NVIDIA H100 80GB HBM3 (MIG)" in described(facts)

@@ -222,3 +222,15 @@ def test_a_requirement_line_is_read(line: str, parts: tuple[str, str, str] | Non
 
 def test_the_stacks_own_edges_are_tolerated() -> None:
     assert ("verl", "vllm") in tolerated(LAUNCH)
+
+
+@pytest.mark.parametrize(("machine", "text"), [("aarch64", "the CUDA index"), ("x86_64", "the stack's lock pins")])
+def test_a_cpu_torch_is_not_replaced_from_a_lock_that_has_only_such(machine: str, text: str) -> None:
+    facts = make.changed(make.healthy(os=make.system(machine=machine)), "torch", cuda=None, archs=())
+    (fix,) = make.outcomes("torch-cpu-build", facts)[0].fix
+    assert text in fix.text
+
+
+def test_a_cpu_torch_is_found_where_the_system_could_not_be_read() -> None:
+    facts = make.changed(make.healthy(os=Unknown("x")), "torch", cuda=None, archs=())
+    assert make.said("torch-cpu-build", facts) == "error"

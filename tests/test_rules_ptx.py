@@ -86,3 +86,15 @@ CUDA13 = make.toolkit("13.0.2", path="/usr/local/cuda", gcc_max=15)
 )
 def test_ptx(rule: str, facts: Facts, against: Any, expected: str) -> None:
     assert make.said(rule, facts, against) == expected
+
+
+def test_a_driver_of_an_older_major_is_what_is_too_old() -> None:
+    facts = make.healthy(driver=make.driver("470.256.02", "11.4"))
+    texts = [fix.text for fix in make.outcomes("nvcc-newer-than-driver", facts, LAUNCH)[0].fix]
+    assert texts[-1] == "Without root: ask the administrator for driver 525.60.13 or newer"
+    assert not [text for text in texts if "toolkit" in text or "Provision" in text]
+
+
+def test_another_major_of_nvcc_is_replaced_by_the_stacks_toolkit() -> None:
+    fix = make.outcomes("nvcc-newer-than-driver", make.healthy(toolkits=(CUDA13,)), LAUNCH)[0].fix
+    assert fix[0].commands[0] == "nox -s toolchain -- --stack verl-sglang-cu124"

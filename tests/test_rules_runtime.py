@@ -48,6 +48,11 @@ def wish(**changes: Any) -> Facts:
         pytest.param("process-limit-low", limits(max_processes=Unknown("x")), "unknown", id="processes-unread"),
         pytest.param("open-files-low", make.healthy(), "ok", id="many-files"),
         pytest.param("open-files-low", limits(open_files=1024), "warning", id="1024"),
+        pytest.param("open-files-low", limits(open_files=1024, open_files_hard=2048), "warning", id="hard-2048"),
+        pytest.param("open-files-low", limits(open_files=1024, open_files_hard=1 << 20), "ok", id="ray-raises-it"),
+        pytest.param(
+            "open-files-low", limits(open_files=1024, open_files_hard=Unknown("x")), "warning", id="hard-unread"
+        ),
         pytest.param("open-files-low", limits(open_files=Unknown("x")), "unknown", id="files-unread"),
         pytest.param("locked-memory-low", limits(locked_memory=8 << 20), "not-applicable", id="no-infiniband"),
         pytest.param(
@@ -307,6 +312,8 @@ def test_a_limit_is_raised_where_the_process_runs() -> None:
     inside = replace(limits(open_files=1024), container=Container(runtime="docker"))
     assert "--ulimit nofile=65536" in make.outcomes("open-files-low", inside)[0].fix[0].commands[0]
     assert make.outcomes("open-files-low", limits(open_files=1024))[0].fix[0].commands == ("ulimit -n 65536",)
+    in_pod = replace(limits(open_files=1024), container=Container(runtime="kubernetes"))
+    assert make.outcomes("open-files-low", in_pod)[0].fix[0].text.startswith("On the node")
 
 
 def test_a_full_disk_is_left_for_the_one_with_most_space() -> None:

@@ -205,3 +205,9 @@ def test_cuda_home_is_mended_for_the_torch_that_runs() -> None:
     facts = make.variables(replace(OF_CUDA_13, toolkits=(CUDA13,)), CUDA_HOME="/etc/hostname")
     (fix,) = make.outcomes("cuda-home-invalid", facts, LAUNCH)[0].fix
     assert fix.commands == ("export CUDA_HOME=/usr/local/cuda",)
+
+
+def test_a_gpu_that_the_stacks_own_toolkit_does_not_know_wants_another_stack() -> None:
+    (fix,) = make.outcomes("nvcc-too-old-for-gpu", make.bare(gpus=BLACKWELL), BUILD)[0].fix
+    assert fix.text.startswith("Take a stack of CUDA >=12.8")
+    assert fix.commands == ()

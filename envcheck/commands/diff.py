@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from envcheck import diff, errors
 from envcheck.commands import options
 from envcheck.errors import EnvcheckError
 from envcheck.facts import Facts
+from envcheck.record import replace
 from envcheck.report.style import Style, one_line
 
 LISTED = 6
 """Hosts that are named beside a value; the rest is counted."""
 LONGEST_VALUE = 200
+GPU_KEY = re.compile(r"gpus\.(?P<number>\d+)\.(?P<field>.+)")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +62,28 @@ def _named(paths: Sequence[str]) -> dict[str, Facts]:
 
 def render(comparison: diff.Comparison, style: Style) -> str:
     """Give one block per key that differs, the value of most hosts first, and who is odd."""
-    blocks = [_block(difference, style) for difference in comparison.differences]
+    blocks = [_block(difference, style) for difference in _folded(comparison.differences)]
     return "\n\n".join([*blocks, _end(comparison, style)]) + "\n"
+
+
+def _folded(differences: Sequence[diff.Difference]) -> Iterator[diff.Difference]:
+    """Give what differs alike for several GPUs once: ``gpus.0-7.name``."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    keys = [(item, GPU_KEY.match(item.key)) for item in differences]
+    for item, found in keys:
+        if found:
+            alike.setdefault((found["field"], repr(item.values)), []).append(found["number"])
+    for item, found in keys:
+        if found is None:
+            yield item
+        elif numbers := alike.pop((found["field"], repr(item.values)), None):
+            yield replace(item, key=f"gpus.{_span(numbers)}.{found['field']}")
+
+
+def _span(numbers: Sequence[str]) -> str:
+    first, last = int(numbers[0]), int(numbers[-1])
+    unbroken = list(range(first, last + 1)) == [int(number) for number in numbers]
+    return f"{first}-{last}" if unbroken and first != last else ",".join(numbers)
 
 
 def _block(difference: diff.Difference, style: Style) -> str:

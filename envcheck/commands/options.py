@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from envcheck import output
+from envcheck import data, output
 from envcheck.report.style import Style, style_for
 from envcheck.stack import DEFAULT_STACK
 
@@ -54,6 +54,10 @@ def style(args: argparse.Namespace) -> Style:
 
 
 def deliver(args: argparse.Namespace, document: str) -> None:
-    """Hand the document over; text in the terminal's encoding, everything else in UTF-8."""
+    """Hand the document over; text in the terminal's encoding, everything else in UTF-8.
+
+    Commands of this program in it are written as it was started.
+    """
     is_text = getattr(args, "format", "text") == "text"
+    document = document.replace(data.AS_MODULE, data.started())
     output.deliver(document, args.output, encoding=output.encoding_of(sys.stdout) if is_text else None)

@@ -40,7 +40,7 @@ def _page(rule_id: str, rules: Sequence[Rule], form: str) -> str:
 
     by_id = {rule.id: rule for rule in rules}
     if rule_id not in by_id and rule_id not in (logged := load().document.rules):
-        raise unknown_rule(rule_id, [*by_id, *logged])
+        raise unknown_rule(rule_id, dict.fromkeys([*by_id, *logged]))
     text = page(rule_id, by_id)
     if form == "text":
         return text

@@ -89,6 +89,10 @@ def _default(host: Host) -> str | None:
     )
 
 
+CODE = "describe()"
+"""Of interpreter.py: a program that repeats it in its complaint took the code for the name of a file."""
+
+
 def ask(host: Host, executable: str) -> Pending:
     """Run interpreter.py there, once, without site and without imports from its packages."""
     from envcheck import data
@@ -102,7 +106,8 @@ def parse(done: Completed, executable: str) -> Target | Unknown:
     import json
 
     if not done.ok:
-        return Unknown(f"{executable} could not say what it is: {done.why()}")
+        why = "it does not run Python" if CODE in done.why() else done.why()
+        return Unknown(f"{executable} could not say what it is: {why}")
     lines = done.stdout.strip().splitlines() or [""]
     try:
         return _target(json.loads(lines[-1]))

@@ -29,17 +29,18 @@ def probe(host: Host, named: Text | Pending) -> Resources:
     """Read what this process may use; ``named`` is what ``start_hostname`` gave."""
     memory = meminfo(host)
     mounts = read_mounts(host)
-    limits = read_ulimits(host)
+    limits, hard = read_ulimits(host), read_ulimits(host, hard=True)
     return Resources(
         cpus=cpus(host, mounts),
         memory_bytes=memory.get("MemTotal", Unknown("/proc/meminfo has no MemTotal")),
         memory_available_bytes=memory.get("MemAvailable", Unknown("/proc/meminfo has no MemAvailable")),
         memory_limit_bytes=memory_limit(host, mounts),
         swap_bytes=memory.get("SwapTotal", Unknown("/proc/meminfo has no SwapTotal")),
-        shm_bytes=shm(mounts, memory),
+        shm_bytes=shm(host, mounts, memory),
         disks=disks(host),
         max_processes=limits.get("Max processes", Unknown("/proc/self/limits has no Max processes")),
         open_files=limits.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
+        open_files_hard=hard.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
         locked_memory=limits.get("Max locked memory", Unknown("/proc/self/limits has no Max locked memory")),
         hostname_resolves=resolved(named),
         jit_locks=jit_locks(host),
@@ -145,11 +146,14 @@ def _quota(host: Host, place: str) -> list[int]:
     return []
 
 
-def shm(mounts: list[Mount], memory: dict[str, int]) -> Number:
-    """Size of /dev/shm, from ``size=65536k`` of its mount; a tmpfs without a size has half of the memory."""
+def shm(host: Host, mounts: list[Mount], memory: dict[str, int]) -> Number:
+    """Size of /dev/shm, from ``size=65536k`` of its mount; a tmpfs without a size has half of the memory.
+
+    0 where there is none: shm_open fails there.
+    """
     mount = next((item for item in reversed(mounts) if item.point == SHM), None)
     if mount is None:
-        return Unknown(f"{SHM} is not mounted")
+        return 0 if mounts and not host.exists(SHM) else Unknown(f"{SHM} is not mounted")
     size = re.search(r"(?:^|,)size=(\d+)([kmgKMG]?)", mount.options)
     if size:
         return int(size[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[size[2].lower()]
@@ -158,10 +162,12 @@ def shm(mounts: list[Mount], memory: dict[str, int]) -> Number:
     return Unknown(f"{SHM} is a {mount.kind} without a size")
 
 
-def read_ulimits(host: Host) -> dict[str, int | str]:
+def read_ulimits(host: Host, *, hard: bool = False) -> dict[str, int | str]:
     """Read the soft limits of /proc/self/limits, ``Max open files            1024                 524288    files``."""
-    found = re.findall(r"^(Max [a-z ]+?)\s{2,}(\d+|unlimited)\s", _text(host, "/proc/self/limits"), re.MULTILINE)
-    return {name: int(value) if value.isdigit() else value for name, value in found}
+    line = r"^(Max [a-z ]+?)\s{2,}(\d+|unlimited)\s+(\d+|unlimited)\s"
+    found = re.findall(line, _text(host, "/proc/self/limits"), re.MULTILINE)
+    values = {name: most if hard else now for name, now, most in found}
+    return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
 
 def disks(host: Host) -> tuple[Disk, ...]:

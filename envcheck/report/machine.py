@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from envcheck.codec import Unknown
-from envcheck.facts import Facts
+from envcheck.facts import Facts, Gpu
 
 
 def described(facts: Facts) -> str:
@@ -32,8 +32,14 @@ def _gpus(facts: Facts) -> str:
         return ""
     if not facts.gpus:
         return "no GPU"
-    counted = Counter(_text(gpu.name) or "GPU" for gpu in facts.gpus)
+    counted = Counter(_name(gpu) for gpu in facts.gpus)
     return ", ".join(f"{number} x {name}" for name, number in counted.items())
+
+
+def _name(gpu: Gpu) -> str:
+    """Name a GPU, and say where it is split: ``NVIDIA H100 80GB HBM3 (MIG)``."""
+    name = _text(gpu.name) or "GPU"
+    return name if _text(gpu.mig) in {"", "disabled"} else f"{name} (MIG)"
 
 
 def _text(value: str | Unknown) -> str:

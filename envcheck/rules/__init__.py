@@ -1,4 +1,7 @@
-"""Every rule, listed by hand; one subject a module. Rules do no input or output."""
+"""Every rule, listed by hand; one subject a module. Rules do no input or output.
+
+What comes first is told first: the machine before what is installed on it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from envcheck.rules import (
     kernels,
     libraries,
     megatron,
+    mig,
     pins,
     ptx,
     requirements,
@@ -34,6 +38,11 @@ from envcheck.rules import (
 )
 
 RULES: tuple[Rule, ...] = (
+    *driver.RULES,
+    *gpu.RULES,
+    *mig.RULES,
+    *container.RULES,
+    *container_start.RULES,
     *compiler.RULES,
     *toolkit.RULES,
     *ptx.RULES,
@@ -43,10 +52,6 @@ RULES: tuple[Rule, ...] = (
     *cudnn.RULES,
     *shadows.RULES,
     *libraries.RULES,
-    *driver.RULES,
-    *gpu.RULES,
-    *container.RULES,
-    *container_start.RULES,
     *pins.RULES,
     *kernels.RULES,
     *wheels.RULES,

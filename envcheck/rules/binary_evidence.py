@@ -15,7 +15,6 @@ from envcheck.rules import remedy, subjects
 LABEL = re.compile(r"(?:cu(?P<cuda>\d+)\.?)?torch(?P<torch>\d+\.\d+)(?:cxx11abi(?P<abi>TRUE|FALSE))?", re.IGNORECASE)
 PLAIN_LABEL = re.compile(r"cu(?P<cuda>\d{2,3})\b")
 PRIVATE = re.compile(r"\.nv\d|\d(a|b|rc)\d|\.dev\d|\+git")
-SESSIONS = {"transformer-engine": "te", "transformer-engine-torch": "te", "flashinfer-python": "flashinfer"}
 COMPILED_FROM_INDEX = {"flash-attn", "transformer-engine-torch", "causal-conv1d", "xformers"}
 """Packages whose source is on the package index; the others can only be taken as wheels or from git."""
 
@@ -130,7 +129,9 @@ def replacement(facts: Facts, target: Target, item: Package) -> tuple[Fix, ...]:
         what = f"Take {item.name} {pinned.version}, which stack {target.stack.name} pairs with torch {wanted.version}"
         built = pinned.recipe is not None and pinned.recipe.compiles and pinned.origin.kind in {"sdist", "git"}
         ways.append(
-            build(target, item.name, what) if built else _install(facts, what, f"{item.name}=={pinned.version}")
+            remedy.build(target, pinned.name, what)
+            if built
+            else _install(facts, what, f"{item.name}=={pinned.version}")
         )
     elif wanted and pinned:
         ways.append(
@@ -139,11 +140,6 @@ def replacement(facts: Facts, target: Target, item: Package) -> tuple[Fix, ...]:
     if item.name in COMPILED_FROM_INDEX:
         ways.append(_own_build(facts, item, text))
     return tuple(ways) or (Fix(text=f"Install a release of {item.name} that was built for torch {text}"),)
-
-
-def build(target: Target, name: str, text: str) -> Fix:
-    """Build a component of the stack from its pinned source."""
-    return Fix(text=text, commands=(f"nox -s build-{SESSIONS.get(name, name)} -- --stack {target.stack.name}",))
 
 
 def _install(facts: Facts, text: str, requirement: str) -> Fix:

@@ -84,7 +84,7 @@ def _older_build(facts: Facts, target: Target, name: str) -> tuple[Fix, ...]:
     ways = []
     pinned = next((part for part in target.stack.components if part.distribution == name), None)
     if pinned and pinned.recipe and pinned.recipe.compiles:
-        ways.append(evidence.build(target, name, f"Compile {name} {pinned.version} on this system"))
+        ways.append(remedy.build(target, pinned.name, f"Compile {name} {pinned.version} on this system"))
     if name == "flash-attn":
         text = "Take 2.7.4.post1, whose release wheels need glibc 2.31, or compile it here"
         ways.append(remedy.install(facts, text, "--no-build-isolation", "flash-attn==2.7.4.post1"))

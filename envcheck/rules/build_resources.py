@@ -72,15 +72,22 @@ def build_needs_more_disk(facts: Facts, target: Target) -> Iterator[Finding]:
         place = subjects.disk(facts, role)
         if place is None or known(place.free_bytes) >= need:
             continue
-        roomy = max(subjects.resources(facts).disks, key=lambda item: _free(item.free_bytes)).path
         yield Finding(
             summary=f"{place.path} has {_size(place)} free, a build takes up to {subjects.size(need)}",
             found=f"{_size(place)} free in {place.path} ({role})",
             expected=subjects.size(need),
-            fix=(remedy.exports("Work where there is space", TMPDIR=roomy),),
+            fix=(_space(facts, place, need),),
             subject=place.path,
             severity="error" if role == "work" else "warning",
         )
+
+
+def _space(facts: Facts, place: Disk, need: float) -> Fix:
+    """Name a place that has enough, where one of those that were read has."""
+    roomy = max(subjects.resources(facts).disks, key=lambda item: _free(item.free_bytes))
+    if _free(roomy.free_bytes) >= need:
+        return remedy.exports("Work where there is space", TMPDIR=roomy.path)
+    return Fix(text=f"Free {subjects.size(need - _free(place.free_bytes))} in {place.path}", commands=("df -h",))
 
 
 def _size(place: Disk) -> str:

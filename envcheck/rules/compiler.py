@@ -108,17 +108,22 @@ def _too_new(facts: Facts, target: Target, compiler: Compiler, known_limit: tupl
         summary=f"nvcc {cuda} refuses GCC {compiler.version}: it accepts GCC up to {limit}",
         found=f"{compiler.path} {compiler.version} {compiler.why}".rstrip(),
         expected=f"GCC <= {limit}",
-        fix=_fitting(facts, target, cuda, limit),
+        fix=_fitting(facts, target, compiler, (cuda, limit)),
         severity="warning" if forced and target.stage == "build" else subjects.at_run_time(facts, target),
         sources=(source,),
     )
 
 
-def _fitting(facts: Facts, target: Target, cuda: object, limit: int) -> tuple[Fix, ...]:
-    """Another g++ for this nvcc; another toolkit where torch refuses this one with any g++."""
+def _fitting(facts: Facts, target: Target, compiler: Compiler, limit: tuple[object, int]) -> tuple[Fix, ...]:
+    """Another g++ for this nvcc; the stack's toolkit where torch refuses this one, or where it takes this g++."""
+    cuda, highest = limit
     if isinstance(cuda, str) and subjects.major(cuda) != right_major(facts, target):
         return right_toolkit(facts, target)
-    return (*older_compiler(facts, limit), *remedy.compiler(facts, target, limit))
+    others = (*older_compiler(facts, highest), *remedy.compiler(facts, target, highest))
+    own = isinstance(cuda, str) and subjects.minor(cuda) == target.stack.cuda.default
+    if own or not satisfies(known(compiler.version), target.stack.gcc.requires):
+        return others
+    return (*right_toolkit(facts, target), *others)
 
 
 def older_compiler(facts: Facts, limit: int) -> tuple[Fix, ...]:

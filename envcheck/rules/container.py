@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envcheck.facts import Container, Docker, Facts
+from envcheck.facts import Docker, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.build_resources import threshold
@@ -78,16 +78,13 @@ def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
     if container is None or (known(driver.present) and known(facts.gpus)):
         return
     said = container.nvidia_visible_devices
-    orchestrated = container.runtime == "kubernetes"
-    text = "Ask for nvidia.com/gpu in the pod's resources" if orchestrated else "Start it with the GPUs"
-    commands = () if orchestrated else ("docker run --gpus all --ipc=host …",)
     yield Finding(
         summary="this container was started without the GPUs",
         found="; ".join(
             [f"NVIDIA_VISIBLE_DEVICES={said}" if said else "NVIDIA_VISIBLE_DEVICES not set", *container.start]
         ),
         expected="the driver's libraries and device nodes inside the container",
-        fix=(Fix(text=text, commands=commands),),
+        fix=(remedy.with_gpus(facts),),
     )
 
 
@@ -135,26 +132,29 @@ def shm_too_small(facts: Facts, target: Target) -> Iterator[Finding]:
     small = have < threshold(target, "shm_small_bytes")
     if not small and have >= wanted:
         return
-    severity: Severity = "error" if small and several else "warning"
+    severity: Severity = "error" if small and (several or not have) else "warning"
     yield Finding(
         summary=f"the shared memory has {subjects.size(have)}: "
         + ("NCCL and ray cannot make their segments" if severity == "error" else "ray will use the disk instead"),
         found=subjects.size(have),
         expected=f"{subjects.size(wanted)} or more",
-        fix=_more_shm(facts, wanted),
+        fix=_more_shm(facts, wanted, mounted=have > 0),
         severity=severity,
     )
 
 
-def _more_shm(facts: Facts, wanted: float) -> tuple[Fix, ...]:
+def _more_shm(facts: Facts, wanted: float, *, mounted: bool) -> tuple[Fix, ...]:
     gigabytes = max(10, round(wanted / subjects.GIB))
-    if isinstance(facts.container, Container) and facts.container.runtime == "kubernetes":
+    if remedy.runtime(facts) == "kubernetes":
         return (Fix(text="Mount an emptyDir with medium: Memory at /dev/shm in the pod"),)
-    if facts.container is None:
-        commands = remedy.as_root(facts, f"mount -o remount,size={gigabytes}G /dev/shm")
-        return (Fix(text="Make it larger", commands=commands),)
+    if remedy.runtime(facts) is None:
+        size = f"size={gigabytes}G"
+        new = ("mkdir -p /dev/shm", f"mount -t tmpfs -o {size},mode=1777 tmpfs /dev/shm")
+        commands = (f"mount -o remount,{size} /dev/shm",) if mounted else new
+        return (Fix(text="Make it larger", commands=remedy.as_root(facts, *commands)),)
     return (
-        Fix(text="Start the container with more", commands=(f"docker run --ipc=host … (or --shm-size={gigabytes}g)",)),
+        Fix(text="Share the host's", commands=(remedy.run_container(facts, "--ipc=host"),)),
+        Fix(text="Or give it its own", commands=(remedy.run_container(facts, f"--shm-size={gigabytes}g"),)),
     )
 
 

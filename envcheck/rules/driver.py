@@ -50,7 +50,7 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             summary="there is no NVIDIA driver" + (" in this container" if facts.container is not None else ""),
             found=f"libcuda.so.1 only as {', '.join(stubs)}" if stubs else "neither libcuda.so.1 nor a kernel module",
             expected=f"driver {target.stack.driver.minimum} or newer",
-            fix=_give_gpus(facts, target),
+            fix=remedy.gpus(facts, target),
         )
 
 
@@ -73,14 +73,8 @@ def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
             summary="the driver is there, and no GPU is visible",
             found=driver.nvml_error or f"driver {driver.version}, device nodes: {nodes}",
             expected="at least one GPU",
-            fix=_give_gpus(facts, target),
+            fix=remedy.gpus(facts, target),
         )
-
-
-def _give_gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
-    if facts.container is not None:
-        return (Fix(text="Start the container with the GPUs", commands=("docker run --gpus all --ipc=host …",)),)
-    return remedy.driver(facts, target, target.stack.driver.native)
 
 
 @rule(
@@ -97,6 +91,7 @@ def _give_gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
 )
 def driver_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
     """The driver runs the CUDA that torch is built for."""
+    subjects.need_start(facts, target)
     driver = need_driver(facts)
     cuda = subjects.torch_cuda(facts, target)
     row = target.limits.first("cuda-driver-minimum", cuda=cuda)
@@ -139,6 +134,8 @@ def _not_native(facts: Facts, target: Target, driver: Driver, cuda: str) -> Iter
     row = target.limits.first("cuda-driver-native", cuda=cuda)
     if row is None or not isinstance(driver.version, str) or subjects.holds(row, "driver", driver.version):
         return
+    if isinstance(driver.cuda, str) and not subjects.older(subjects.minor(driver.cuda), subjects.minor(cuda)):
+        return  # Tegra's drivers are numbered apart: 540.4.0 is one of CUDA 12.6
     only_ptx = _only_ptx(facts)
     native = row.give["driver"]
     yield Finding(

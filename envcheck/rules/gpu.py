@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from envcheck.facts import Facts, Package
+from envcheck.limits import satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.driver import need_driver
@@ -71,7 +72,7 @@ def gpu_arch_not_built(facts: Facts, target: Target) -> Iterator[Finding]:
                     summary=f"{item.name} {item.version} has no code for a GPU of compute capability {gpu}",
                     found=fault,
                     expected=f"code for {gpu}",
-                    fix=_rebuild(target, named.get(item.name), gpu),
+                    fix=_rebuild(target, item, named.get(item.name), gpu),
                     subject=item.name,
                     severity="error" if item.name in named or item.name == "torch" else "warning",
                 )
@@ -80,7 +81,7 @@ def gpu_arch_not_built(facts: Facts, target: Target) -> Iterator[Finding]:
                     summary=f"{', '.join(older)} of {item.name} has no code for a GPU of compute capability {gpu}",
                     found=f"{item.name} {item.version}: {', '.join(older)} is built for older GPUs",
                     expected="another backend than the one that uses them, or a build for this GPU",
-                    fix=_rebuild(target, named.get(item.name), gpu),
+                    fix=_rebuild(target, item, named.get(item.name), gpu),
                     subject=item.name,
                     severity="warning",
                     sources=("https://github.com/sgl-project/sglang/issues/14700",),
@@ -121,18 +122,21 @@ def _older_parts(item: Package, gpu: str) -> list[str]:
     ]
 
 
-def _rebuild(target: Target, component: str | None, gpu: str) -> tuple[Fix, ...]:
-    item = subjects.wanted_component(target, component) if component else None
-    if item is not None and item.recipe is not None and item.recipe.compiles:
-        session = "build-te" if item.name == "transformer-engine" else f"build-{item.name}"
-        return (Fix(text="Build it for this GPU", commands=(f"nox -s {session} -- --archs {gpu}",)),)
-    newer = subjects.major(gpu) >= 10  # noqa: PLR2004  # Blackwell: no CUDA 12.4 wheel has code for it
-    text = (
-        "This stack has no build for this GPU; take a stack of CUDA 12.8 or newer"
-        if newer
-        else "Install the locked build"
-    )
-    return (Fix(text=text),) if newer else (remedy.locked(target, text),)
+def _rebuild(target: Target, item: Package, component: str | None, gpu: str) -> tuple[Fix, ...]:
+    """A build where the stack can make one for this GPU, the locked one where another is installed, else the GPU."""
+    limit = target.limits.first("gpu-arch", gpu=gpu)
+    if limit is not None and not subjects.holds(limit, "cuda", target.stack.cuda.default):
+        wanted = limit.need["cuda"]
+        return (Fix(text=f"This stack has no build for this GPU; take a stack of CUDA {wanted}: {limit.why}"),)
+    too_old = next(subjects.broken(target, "gpu-floor", {item.name: subjects.version(item), "gpu": gpu}), None)
+    if too_old is not None:
+        return (Fix(text=f"Use another GPU: {too_old[0].why}"),)
+    pinned = subjects.wanted_component(target, component) if component else None
+    if pinned is not None and pinned.recipe is not None and pinned.recipe.compiles:
+        return (remedy.build(target, pinned.name, "Build it for this GPU", archs=gpu),)
+    if pinned is not None and satisfies(subjects.version(item), f"=={pinned.version}"):
+        return (Fix(text=f"Use another GPU: {item.name} {pinned.version}, which the stack pins, has no code for it"),)
+    return (remedy.locked(target, "Install the locked build"),)
 
 
 @rule(
@@ -260,8 +264,8 @@ def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    gpu_arch_not_built,
     gpu_too_old,
+    gpu_arch_not_built,
     fabric_manager_not_ready,
     mixed_gpus,
     vgpu_unsupported,

@@ -281,7 +281,7 @@ def flash_attn_wheel_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"flash-attn {item.version} has no wheel for torch {torch.version}: it will be compiled",
             found=f"torch {torch.version}",
             expected=f"torch {row.give['torch'].replace(' ', ', ')}",
-            fix=(Fix(text="Build it", commands=("nox -s build-flash-attn",)),),
+            fix=(remedy.build(target, "flash-attn", "Build it"),),
             severity="warning",
             sources=(row.source,),
         )

@@ -132,7 +132,11 @@ def preloaded(facts: Facts, target: Target, library: str, wheel: str) -> bool:
 
 
 def _search(folder: str) -> Fix:
-    return Fix(text="Name the wheel's folder" if ":" not in folder else "Name the wheels' folders", commands=(f"export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH",))
+    several = ":" in folder
+    return Fix(
+        text="Name the wheels' folders" if several else "Name the wheel's folder",
+        commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
+    )
 
 
 def _missing_nvrtc(facts: Facts, users: list[str]) -> set[str]:

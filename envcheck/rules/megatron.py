@@ -76,7 +76,7 @@ def megatron_not_importable(facts: Facts, target: Target) -> Iterator[Finding]:
     source = megatron_source(facts)
     if package(facts, "megatron-core") is not None or (source is not None and source.importable):
         return
-    build = Fix(text="Build it with verl's patch", commands=(f"nox -s build-megatron -- --stack {target.stack.name}",))
+    build = remedy.build(target, "megatron", "Build it with verl's patch")
     name_it = (
         Fix(text="Name the checkout", commands=(f"export PYTHONPATH={source.path}:$PYTHONPATH",)) if source else build
     )

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envcheck.choices import accepted
+from envcheck.codec import Unknown
 from envcheck.facts import Facts, Package
-from envcheck.limits import satisfies
+from envcheck.limits import Row, satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.stack import Component
-
-
-def accepted(item: Component, found: Package) -> bool:
-    """Tell whether the stack takes the installed version of a component."""
-    version = subjects.public(known(found.version))
-    if satisfies(version, f"=={item.version}"):
-        return True
-    return any(
-        satisfies(version, other.version) and (other.needs_module is None or other.needs_module in found.modules)
-        for other in item.accepts
-    )
 
 
 @rule(
@@ -43,7 +34,7 @@ def pin_differs(facts: Facts, target: Target) -> Iterator[Finding]:
         found = there.get(item.distribution)
         if found is None:
             yield from _missing(facts, target, item)
-        elif not accepted(item, found):
+        elif known(found.version) and not accepted(item, found):
             yield _other_version(target, item, found)
         else:
             yield from _other_build(target, item, found)
@@ -71,8 +62,7 @@ def _is_imported(facts: Facts, item: Component) -> bool:
 def _get(target: Target, item: Component) -> Fix:
     if item.recipe is None:
         return remedy.locked(target)
-    session = "build-te" if item.name == "transformer-engine" else f"build-{item.name}"
-    return Fix(text=f"Build {item.name} {item.version}", commands=(f"nox -s {session} -- --stack {target.stack.name}",))
+    return remedy.build(target, item.name, f"Build {item.name} {item.version}")
 
 
 def _other_version(target: Target, item: Component, found: Package) -> Finding:
@@ -169,21 +159,36 @@ def torch_cpu_build(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"torch {found.version} is a CPU build",
             found=f"torch {found.version} without CUDA",
             expected=f"torch {subjects.torch_version(facts, target)} for CUDA {target.stack.cuda.default}",
-            fix=(remedy.locked(target),),
+            fix=_other_index() if _cpu_only(target, _machine(facts)) else (remedy.locked(target),),
         )
     elif found is not None and "+cu" not in label:
         known(found.cuda)
-    elif found is None and known(subjects.system(facts).machine) == "aarch64":
+    elif found is None and (row := _cpu_only(target, known(subjects.system(facts).machine))) is not None:
         version = subjects.torch_version(facts, target)
-        row = target.limits.first("torch-aarch64", torch=version)
-        if row is not None:
-            yield Finding(
-                summary=f"torch {version} for CUDA cannot be installed from the package index on aarch64",
-                found=f"machine aarch64: {row.give['wheel']}",
-                expected="x86_64, or torch 2.10 and newer",
-                fix=(Fix(text="Take a stack with torch 2.10 or newer, or the CUDA index of the PyTorch project"),),
-                sources=(row.source,),
-            )
+        yield Finding(
+            summary=f"torch {version} for CUDA cannot be installed from the package index on aarch64",
+            found=f"machine aarch64: {row.give['wheel']}",
+            expected="x86_64, or torch 2.10 and newer",
+            fix=_other_index(),
+            sources=(row.source,),
+        )
+
+
+def _machine(facts: Facts) -> str:
+    machine = "" if isinstance(facts.os, Unknown) else facts.os.machine
+    return machine if isinstance(machine, str) else ""
+
+
+def _cpu_only(target: Target, machine: str) -> Row | None:
+    """Row that says that the package index, which locks are of, has only CPU builds of the stack's torch for it."""
+    item = subjects.wanted_component(target, "torch")
+    if item is None or machine != "aarch64":
+        return None
+    return target.limits.first("torch-aarch64", torch=item.version)
+
+
+def _other_index() -> tuple[Fix, ...]:
+    return (Fix(text="Take a stack with torch 2.10 or newer, or the CUDA index of the PyTorch project"),)
 
 
 @rule(

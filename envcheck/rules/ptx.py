@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from envcheck.facts import Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, rule
 from envcheck.rules import remedy, subjects
-from envcheck.rules.toolkit import others
+from envcheck.rules.toolkit import right_toolkit
 
 
 @rule(
@@ -22,6 +22,7 @@ from envcheck.rules.toolkit import others
 )
 def nvcc_newer_than_driver(facts: Facts, target: Target) -> Iterator[Finding]:
     """What nvcc compiles here, the driver can run."""
+    subjects.need_start(facts, target)
     toolkit = subjects.nvcc_toolkit(facts)
     driver = known(facts.driver)
     if not known(driver.present) or driver.cuda is None:
@@ -36,9 +37,16 @@ def nvcc_newer_than_driver(facts: Facts, target: Target) -> Iterator[Finding]:
         + ("what it compiles does not run here" if other_major else "machine code for the GPU runs, PTX does not"),
         found=f"{toolkit.path} {cuda}, driver {driver.version}",
         expected=f"CUDA {highest} or older" if other_major else "code for the GPUs themselves, no +PTX",
-        fix=(*others(facts, target), remedy.toolchain(target)) if other_major else _own_code(facts),
+        fix=_older_toolkit(facts, target, highest) if other_major else _own_code(facts),
         severity=_ptx_severity(facts, target, cuda, other_major=other_major),
     )
+
+
+def _older_toolkit(facts: Facts, target: Target, highest: str) -> tuple[Fix, ...]:
+    """The stack's toolkit where the driver runs its major; else the driver is what is too old."""
+    if subjects.major(highest) < subjects.major(target.stack.cuda.default):
+        return remedy.driver(facts, target, target.stack.driver.minimum)
+    return right_toolkit(facts, target)
 
 
 def _own_code(facts: Facts) -> tuple[Fix, ...]:

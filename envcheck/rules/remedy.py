@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from envcheck.codec import Unknown
-from envcheck.facts import Facts
+from envcheck.facts import Container, Facts
 from envcheck.model import Fix, Target
 
 MANAGERS = {
@@ -14,6 +14,8 @@ MANAGERS = {
     "dnf": ("rhel", "fedora", "centos", "rocky", "almalinux", "ol", "amzn"),
     "zypper": ("suse", "opensuse", "sles"),
 }
+ENGINES = {"podman": "podman", "containerd": "nerdctl"}
+"""Programs that start containers, by runtime; the others' are started by docker."""
 UBUNTU_22_GCC = 12
 """The newest in Ubuntu 22.04's own archive."""
 
@@ -36,6 +38,45 @@ def is_root(facts: Facts) -> bool:
 def as_root(facts: Facts, *commands: str) -> tuple[str, ...]:
     """Put sudo before commands where the user is not root."""
     return commands if is_root(facts) else tuple(f"sudo {command}" for command in commands)
+
+
+def runtime(facts: Facts) -> str | None:
+    """Name what runs the container this is; None outside of one, and in Apptainer's, which has the host's limits."""
+    if facts.container is None:
+        return None
+    name = facts.container.runtime if isinstance(facts.container, Container) else "docker"
+    return None if name == "apptainer" else name
+
+
+def run_container(facts: Facts, options: str) -> str:
+    """Write the command that starts a container with options, in the words of its runtime."""
+    return f"{ENGINES.get(runtime(facts) or '', 'docker')} run {options} …"
+
+
+def with_gpus(facts: Facts) -> Fix:
+    """Start this container anew with the host's GPUs."""
+    text = "Start the container with the GPUs"
+    container = facts.container
+    if runtime(facts) == "kubernetes":
+        return Fix(text="Ask for nvidia.com/gpu in the pod's resources")
+    if isinstance(container, Container) and container.runtime == "apptainer":
+        return Fix(text=text, commands=(f"apptainer exec --nv {shlex.quote(container.image or 'IMAGE')} …",))
+    gpus = "--device nvidia.com/gpu=all" if runtime(facts) == "podman" else "--gpus all"
+    return Fix(text=text, commands=(run_container(facts, f"{gpus} --ipc=host"),))
+
+
+def gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
+    """Ways to see a GPU: give it to the container, another host where the PCI bus of this one has none, a driver."""
+    wsl = not isinstance(facts.os, Unknown) and facts.os.wsl
+    if facts.container is not None:
+        return (with_gpus(facts),)
+    if facts.gpus != () or wsl:
+        return driver(facts, target, target.stack.driver.native)
+    options = f"--stack {target.stack.name} --engine {target.engine} --trainer {target.trainer}"
+    return (
+        Fix(text=f"This host has no NVIDIA GPU: run this on one that has, to {target.stage} there"),
+        Fix(text="Or judge what can be built here", commands=(f"python -m envcheck doctor {options} --stage build",)),
+    )
 
 
 def conda_prefix(facts: Facts) -> str | None:
@@ -84,6 +125,14 @@ def locked(target: Target, text: str = "Install what the stack's lock pins") -> 
     """Install the locked environment."""
     arguments = f"--stack {target.stack.name} --engine {target.engine} --trainer {target.trainer}"
     return Fix(text=text, commands=(f"nox -s env -- {arguments}",))
+
+
+def build(target: Target, name: str, text: str, *, archs: str = "") -> Fix:
+    """Build the wheel of a component for the stack and the engine that were judged."""
+    session = "build-te" if name == "transformer-engine" else f"build-{name}"
+    more = f" --archs {shlex.quote(archs)}" if archs else ""
+    command = f"nox -s {session} -- --stack {target.stack.name} --engine {target.engine}{more}"
+    return Fix(text=text, commands=(command,))
 
 
 def toolchain(target: Target) -> Fix:
@@ -169,11 +218,12 @@ def driver(facts: Facts, target: Target, least: str) -> tuple[Fix, ...]:
         return (
             Fix(text=f"Update the driver of the machine that runs this container to {least} or newer, then restart it"),
         )
+    ubuntu = _distribution(facts)[0] == "ubuntu"
     ways = system_packages(
         facts,
-        f"driver {branch} and reboot",
+        f"driver {branch} and reboot" if ubuntu else f"driver {branch} or newer, from NVIDIA's repository, and reboot",
         {
-            "apt": f"nvidia-driver-{branch}-server" if _distribution(facts)[0] == "ubuntu" else "nvidia-driver",
+            "apt": f"nvidia-driver-{branch}-server" if ubuntu else "nvidia-driver",
             "dnf": "nvidia-driver nvidia-driver-cuda",
         },
     )

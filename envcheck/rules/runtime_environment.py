@@ -54,7 +54,7 @@ def cuda_visible_devices_unsupported(facts: Facts, target: Target) -> Iterator[F
                 remedy.unset(VISIBLE),
                 Fix(
                     text="Or give the container only these GPUs",
-                    commands=(f"docker run --gpus '\"device={value}\"' …",),
+                    commands=(remedy.run_container(facts, f"--gpus '\"device={value}\"'"),),
                 ),
             ),
             severity=severity,

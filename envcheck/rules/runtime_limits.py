@@ -15,10 +15,12 @@ FEW_INODES = 10_000
 
 def raise_limit(facts: Facts, option: str, item: str, value: int) -> tuple[Fix, ...]:
     """Raise a ulimit: in the container's start, or in the shell and limits.conf."""
-    if facts.container is not None:
-        return (
-            Fix(text="Start the container with a higher limit", commands=(f"docker run --ulimit {item}={value} …",)),
-        )
+    runtime = remedy.runtime(facts)
+    if runtime == "kubernetes":
+        return (Fix(text="On the node: raise the limit of its container runtime's service, a pod cannot"),)
+    if runtime is not None:
+        command = remedy.run_container(facts, f"--ulimit {item}={value}")
+        return (Fix(text="Start the container with a higher limit", commands=(command,)),)
     line = f"sh -c 'echo \"* soft {item} {value}\" > /etc/security/limits.d/90-ray.conf'"
     return (
         Fix(text="In this shell", commands=(f"ulimit {option} {value}",)),
@@ -61,6 +63,15 @@ def open_files_low(facts: Facts, target: Target) -> Iterator[Finding]:
     """The limit of open files is high enough for ray."""
     have, least = known(subjects.resources(facts).open_files), int(threshold(target, "open_files"))
     if isinstance(have, int) and have < least:
+        if _may_be_raised(facts, least):
+            yield subjects.note(
+                f"ray.init raises the {have} open files of this shell by itself, `ray start` does not",
+                found=f"ulimit -n {have}, hard limit {subjects.resources(facts).open_files_hard}",
+                expected=f"{least} or more before `ray start`",
+                fix=raise_limit(facts, "-n", "nofile", 65536),
+                sources=("https://github.com/ray-project/ray/issues/12059",),
+            )
+            return
         yield Finding(
             summary=f"only {have} open files are allowed",
             found=f"ulimit -n {have}",
@@ -68,6 +79,12 @@ def open_files_low(facts: Facts, target: Target) -> Iterator[Finding]:
             fix=raise_limit(facts, "-n", "nofile", 65536),
             severity="warning",
         )
+
+
+def _may_be_raised(facts: Facts, least: int) -> bool:
+    """Tell whether the hard limit lets ray raise the soft one, which it does where it starts the cluster itself."""
+    most = subjects.resources(facts).open_files_hard
+    return most == "unlimited" or (isinstance(most, int) and most >= least)
 
 
 @rule(
@@ -90,9 +107,15 @@ def locked_memory_low(facts: Facts, _target: Target) -> Iterator[Finding]:
             summary=f"only {subjects.size(have)} of memory may be locked, and {asked[0]} asks for InfiniBand",
             found=f"ulimit -l {have // 1024} KiB",
             expected="unlimited",
-            fix=(Fix(text="Start with", commands=("docker run --ulimit memlock=-1 … (or: ulimit -l unlimited)",)),),
+            fix=(Fix(text="Start with", commands=(_unlocked(facts),)),),
             severity="warning",
         )
+
+
+def _unlocked(facts: Facts) -> str:
+    return (
+        "ulimit -l unlimited" if remedy.runtime(facts) is None else remedy.run_container(facts, "--ulimit memlock=-1")
+    )
 
 
 @rule(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from envcheck.codec import Unknown
-from envcheck.facts import Compiler, Disk, Facts, Gpu, Os, Package, Python, Resources, Toolkit
+from envcheck.facts import STARTED_BY_OTHERS, Compiler, Disk, Facts, Gpu, Os, Package, Python, Resources, Toolkit
 from envcheck.limits import Row, satisfies
 from envcheck.model import Finding, Fix, NotApplicable, Severity, Target, known, package
 from envcheck.stack import Component
@@ -192,6 +192,13 @@ def need_gpu(facts: Facts) -> tuple[Gpu, ...]:
         msg = "no GPU is visible"
         raise NotApplicable(msg)
     return found
+
+
+def need_start(facts: Facts, target: Target) -> None:
+    """End a rule about the driver as not applicable for what is built in an image: none is there, none needed."""
+    if target.stage == "build" and facts.driver == STARTED_BY_OTHERS:
+        msg = "an image is built without a driver"
+        raise NotApplicable(msg)
 
 
 def system(facts: Facts) -> Os:

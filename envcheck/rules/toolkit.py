@@ -227,10 +227,19 @@ def nvcc_too_old_for_gpu(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"nvcc {cuda} does not compile all that a GPU of compute capability {gpu} needs: {row.why}",
             found=f"CUDA {cuda} in {toolkit.path}, GPU of compute capability {gpu}",
             expected=f"CUDA {wanted}",
-            fix=right_toolkit(facts, target),
+            fix=_newer_toolkit(facts, target, wanted),
             severity=_weight(facts, target, breaks=wanted == row.need["cuda"]),
             sources=(row.source,),
         )
+
+
+def _newer_toolkit(facts: Facts, target: Target, wanted: str) -> tuple[Fix, ...]:
+    """The stack's own toolkit where that compiles for the GPU; else no toolkit helps, and another stack is needed."""
+    own = target.stack.cuda.default
+    if satisfies(own, wanted):
+        return right_toolkit(facts, target)
+    text = f"Take a stack of CUDA {wanted}, or another GPU: the CUDA {own} of this stack does not compile for it"
+    return (Fix(text=text),)
 
 
 RULES: tuple[Rule, ...] = (nvcc_missing, cuda_home_invalid, nvcc_differs_from_torch, nvcc_too_old_for_gpu)

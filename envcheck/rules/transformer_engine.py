@@ -31,7 +31,7 @@ def weight(target: Target) -> Severity:
 
 def build_te(target: Target, text: str) -> Fix:
     """Build TransformerEngine from its pinned source."""
-    return Fix(text=text, commands=(f"nox -s build-te -- --stack {target.stack.name} --engine {target.engine}",))
+    return remedy.build(target, "transformer-engine", text)
 
 
 @rule(

@@ -120,7 +120,10 @@ def _folder(facts: Facts, library: str) -> Fix:
     base = library.partition(".so")[0].lower()
     sites = subjects.python(facts).site_packages
     folder = f"{sites[0] if sites else '<site-packages>'}/nvidia/{FOLDERS.get(base, base.removeprefix('lib'))}/lib"
-    return Fix(text="Name the wheel's folder", commands=(f"export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH",))
+    return Fix(
+        text="Name the wheel's folder",
+        commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
+    )
 
 
 @rule(

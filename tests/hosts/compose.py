@@ -350,6 +350,60 @@ def two_torches() -> Facts:
     return f.having(facts, replace(rest, version=gone))
 
 
+def ubuntu2204_defaults() -> Facts:
+    """Limits as Ubuntu sets them: 1024 open files, which a process may raise to 1048576."""
+    return f.lts(gpus=a100(), resources=f.resources(open_files=1024, open_files_hard=1_048_576, locked_memory=8 << 20))
+
+
+def rocky9_modules() -> Facts:
+    """A cluster's node: GCC and CUDA from modules, their libraries on LD_LIBRARY_PATH, the stack in a venv."""
+    gcc, cuda = "/opt/ohpc/pub/compiler/gcc/13.2.0", "/opt/ohpc/pub/cuda/12.4.1"
+    roles = {"cc": "gcc", "cxx": "g++", "cuda-host": "g++", "cmake-cxx": "c++"}
+    compilers = tuple(
+        Compiler(role=role, path=f"{gcc}/bin/{name}", version="13.2.0", selected=True) for role, name in roles.items()
+    )
+    facts = f.lts(
+        os=systems("rocky9"),
+        gpus=h200(4),
+        toolkits=(f.toolkit("12.4.1", cuda, source="module", why="CUDA_HOME is set"),),
+        compilers=compilers,
+        environment={
+            "HOME": "/home/me",
+            "PATH": f"{f.VENV}/bin:{cuda}/bin:{gcc}/bin:/usr/bin",
+            "CUDA_HOME": cuda,
+            "LOADEDMODULES": "gcc/13.2.0:cuda/12.4.1",
+            "LD_LIBRARY_PATH": f"{gcc}/lib64:{cuda}/lib64",
+        },
+    )
+    return libstdcxx(with_driver(facts, "550.127.08", "12.4"))
+
+
+def wsl2_rtx4090() -> Facts:
+    """WSL 2: Windows' driver, its library in /usr/lib/wsl, no kernel module and no /dev/nvidia*."""
+    place = "/usr/lib/wsl/lib"
+    libraries = tuple(
+        DriverLibrary(
+            name=name, path=f"{place}/{name}", version=Unknown("no version in its name"), kind="driver", loads=True
+        )
+        for name in ("libcuda.so.1", "libnvidia-ml.so.1")
+    )
+    system = replace(systems("ubuntu2404"), kernel="5.15.167.4-microsoft-standard-WSL2", wsl=True)
+    facts = f.lts(os=system, gpus=(f.gpu("NVIDIA GeForce RTX 4090", "8.9", 24),), compilers=f.compilers("13.2.0"))
+    facts = with_driver(facts, "566.36", "12.7", kernel_module=None, libraries=libraries, device_nodes=())
+    return libstdcxx(moved(facts, f"{PLACE}/libcuda.so.1", f"{place}/libcuda.so.1"))
+
+
+def podman_h100() -> Facts:
+    """A rootless Podman container with the GPUs through CDI."""
+    container = Container(runtime="podman", start=("device nodes: /dev/nvidia0", "the host's kernel module is loaded"))
+    return replace(in_docker(f.lts()), container=container)
+
+
+def login_node() -> Facts:
+    """A cluster's login node, without a GPU: the stack lies in the shared home."""
+    return libstdcxx(f.lts(os=systems("rocky9"), driver=f.no_driver(), gpus=()))
+
+
 HOSTS: tuple[Composed, ...] = (
     Composed(name="healthy-ubuntu2204-h100", make=f.healthy, stack=f.SEED, trainer="megatron",
              stages=("build", "launch", "train")),
@@ -364,6 +418,10 @@ HOSTS: tuple[Composed, ...] = (
     Composed(name="healthy-apptainer-a100", make=apptainer_a100),
     Composed(name="healthy-debian12-builder", make=debian12_builder, stack=f.SEED, stages=("build",)),
     Composed(name="healthy-ubuntu2204-driver580", make=lambda: with_driver(f.lts(), "580.95.05", "13.0")),
+    Composed(name="healthy-ubuntu2204-a100-defaults", make=ubuntu2204_defaults),
+    Composed(name="healthy-rocky9-h200-modules", make=rocky9_modules),
+    Composed(name="healthy-podman-h100", make=podman_h100),
+    Composed(name="healthy-wsl2-rtx4090", make=wsl2_rtx4090, stages=("build", "launch", "train")),
     Composed(name="broken-driver-470", make=driver_470, stack=f.SEED, finds=("driver-too-old",)),
     Composed(name="broken-cuda13-selected", make=cuda13_selected, stages=("build",),
              finds=("nvcc-differs-from-torch",)),
@@ -374,6 +432,13 @@ HOSTS: tuple[Composed, ...] = (
     Composed(name="broken-cudnn-shadowed", make=cudnn_shadowed, stack=f.SEED, finds=("cudnn-shadowed",)),
     Composed(name="broken-debian13-gcc14", make=debian13_gcc14, stages=("build",), finds=("gcc-too-new-for-nvcc",)),
     Composed(name="broken-flash-attn-abi", make=flash_attn_of_another_abi, finds=("cxx11-abi-differs",)),
+    Composed(name="broken-login-node", make=login_node, finds=("driver-missing",)),
+    Composed(name="broken-slurm-without-shm", make=lambda: f.lts(gpus=a100(4), resources=f.resources(shm_bytes=0)),
+             finds=("shm-too-small",)),
+    Composed(name="broken-v100", make=lambda: f.lts(gpus=(f.gpu("Tesla V100-SXM2-32GB", "7.0", 32),) * 8),
+             finds=("gpu-too-old", "gpu-arch-not-built")),
+    Composed(name="broken-b200", make=lambda: with_driver(f.lts(gpus=(f.gpu("NVIDIA B200", "10.0", 180),) * 8),
+             "570.172.08", "12.8"), finds=("gpu-arch-not-built",)),
     Composed(name="broken-low-limits", make=low_limits, finds=("process-limit-low", "open-files-low")),
     Composed(name="broken-two-torches", make=two_torches, stack=f.SEED, finds=("metadata-damaged",)),
     Composed(name="broken-fabric-manager", make=lambda: hgx(active=False, state="in progress"), stack=f.SEED,
