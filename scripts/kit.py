@@ -71,9 +71,9 @@ def fill(
     house = list(wheelhouse_store.entries(given.wheelhouse or wheelhouse_store.default()))
     jobs = [kit_files.job(stack, engine, version, house, given.root) for engine in engines for version in versions]
     listed = lock_remote.index()
-    kit_files.wheels(work / "wheels", jobs, kit_files.shared(stack, given.root), given.older, listed)
     if not given.no_sources:
         kit_files.sources(work / "sources", stack, sources.directories(given.source))
+    kit_files.wheels(work / "wheels", jobs, kit_files.shared(stack, given.root), given.older, listed)
     kit_files.programs(work, stack, given.root)
     kit_files.locks(work, jobs)
     write(work / "kit.json", json.dumps(manifest(stack, jobs), indent=1, sort_keys=True) + "\n")

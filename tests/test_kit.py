@@ -18,6 +18,7 @@ from envcheck.errors import DataError, EnvcheckError, WorkError
 from scripts import (
     download,
     env_plan,
+    git_mirror,
     index_files,
     kit,
     kit_check,
@@ -287,6 +288,23 @@ def test_a_kit_says_what_it_holds() -> None:
 )
 def test_file_names_and_pins_compare(file: str, name: str) -> None:
     assert kit_check.flat(file).startswith(kit_check.flat(name) + "-")
+
+
+def test_only_an_optional_source_may_be_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise git_mirror.UnreachableError("commit 333e6d62 was not to be had")
+
+    rows = sources_lock.parse(lock_cases.SOURCES, "sources.toml").source
+    parsed = sources_lock.Sources(version=1, stack="tiny", source=rows[1:])
+    monkeypatch.setattr(sources_lock, "load", lambda _: parsed)
+    monkeypatch.setattr(git_mirror, "find", unreachable)
+    with pytest.raises(git_mirror.UnreachableError):
+        kit_files.sources(tmp_path / "needed", lock_cases.tiny(), [])
+    text = lock_cases.STACK.replace('distribution = "verl"\n', 'distribution = "verl"\noptional = true\n')
+    kit_files.sources(tmp_path / "optional", lock_cases.tiny(text), [])
+    assert "the source of verl is not in the kit, which is optional: commit 333e6d62" in capsys.readouterr().out
 
 
 def test_sources_are_copied_as_a_local_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
