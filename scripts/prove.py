@@ -88,10 +88,11 @@ def record(wanted: Selection, lock: Path, packages: int, missing: Sequence[str],
         if fault:
             known.append(f"{subject}: {text} ({fault.reason})")
         elif lacking:
-            why = "which is compiled and not built here" if prove_build.compiled(wanted, lacking) else "without a wheel"
-            waiting.append(f"{subject}: needs {lacking}, {why}")
+            waiting.append(_waits(wanted, subject, lacking))
         else:
             failed.append(f"{subject}: {text}")
+    named = {prove_record.lacking(line) for line in waiting}
+    waiting += [_waits(wanted, prove_run.module_of(wanted.stack, name), name) for name in missing if name not in named]
     return Proof(
         engine=wanted.engine,
         trainer=wanted.trainer,
@@ -107,6 +108,11 @@ def record(wanted: Selection, lock: Path, packages: int, missing: Sequence[str],
         waiting=tuple(waiting),
         failed=tuple(failed),
     )
+
+
+def _waits(wanted: Selection, subject: str, name: str) -> str:
+    why = "which is compiled and not built here" if prove_build.compiled(wanted, name) else "without a wheel"
+    return f"{subject}: needs {name}, {why}"
 
 
 if __name__ == "__main__":

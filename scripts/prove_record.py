@@ -87,7 +87,8 @@ def add(place: Path, stack: str, proof: Proof) -> Proof | None:
 
 def _says_more(earlier: Proof, proof: Proof) -> bool:
     same = earlier.lock_sha256 == proof.lock_sha256 and earlier.sources_sha256 in {"", proof.sources_sha256}
-    return same and len(earlier.waiting) < len(proof.waiting) and proof.tried <= earlier.tried
+    lost = {*proof.modules, *proof.pretended} - {*earlier.modules, *earlier.pretended}
+    return same and not lost and len(earlier.waiting) < len(proof.waiting)
 
 
 def sources_digest(stack: Stack, engine: str, trainer: str, place: Path) -> str:

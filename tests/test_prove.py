@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -191,6 +192,10 @@ def test_failures_are_sorted_into_known_waiting_and_real(tmp_path: Path) -> None
         "verl.workers.actor: needs flash-attn, which is compiled and not built here",
     )
     assert [prove_record.lacking(line) for line in proof.waiting] == ["verl", "flash-attn"]
+    quiet = prove.record(selection(), lock, 5, ["flash-attn"], Result(modules={"sglang"}))
+    assert quiet.waiting == ("flash_attn: needs flash-attn, which is compiled and not built here",), (
+        "nothing asked for it"
+    )
     assert proof.tried == {"sglang", "torchao/_C.abi3.so", "verl", "verl.workers.actor", "helper"}
     assert proof.failed == ("helper: ImportError: broken",)
     assert (proof.packages, proof.extensions, proof.modules) == (5, 2, ("sglang",))
@@ -266,22 +271,17 @@ def test_what_is_built_is_put_in_before_it_is_tried_and_what_waits_gives_three(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolved
 ) -> None:
     place = lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
-    stack = lock_cases.stack_file(tmp_path)
-    lacking = [("flash-attn", "verl"), ("flash-attn",)]
-    made: list[Path] = []
-
-    def plan(*_: object, **__: object) -> Plan:
-        return Plan(pins=(), constraints=place / "build.txt", extras=(), missing=lacking.pop(0), sdists=())
-
+    lacking, made = [("flash-attn", "verl"), ("flash-attn",)], []
+    plan = Plan(pins=(), constraints=place / "build.txt", extras=(), missing=(), sdists=())
     monkeypatch.setattr(env, "version_of", lambda _: "3.11.7")
     monkeypatch.setattr(env, "make", lambda *given, **_: made.append(given[2]))
-    monkeypatch.setattr(env_plan, "make", plan)
+    monkeypatch.setattr(env_plan, "make", lambda *_, **__: dataclasses.replace(plan, missing=lacking.pop(0)))
     monkeypatch.setattr(prove_build, "build", lambda *_: ["verl"])
     faults = {"verl.workers.actor": "ModuleNotFoundError: No module named 'flash_attn'"}
     monkeypatch.setattr(prove_run, "run", lambda *_: Result(modules={"sglang"}, faults=faults))
-    words = ["--stack", str(stack), "--root", str(tmp_path), "--engine", "sglang", "--python", sys.executable]
-    assert prove.main(words) == 3
-    assert len(made) == 2
+    words = ["--stack", str(lock_cases.stack_file(tmp_path)), "--root", str(tmp_path), "--engine", "sglang"]
+    words += ["--python", sys.executable]
+    assert (prove.main(words), len(made)) == (3, 2)
 
 
 def test_a_damaged_record_is_refused_before_the_work(tmp_path: Path, resolved: Resolved) -> None:
