@@ -165,12 +165,19 @@ def test_a_tampered_kit_is_refused_and_leaves_nothing(made: tuple[Path, Index]) 
     argv = [sys.executable, str(place / "install"), "--prefix", str(root / "env"), "--python", sys.executable]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "torch" in done.stderr
-    assert "sha256sum -c SHA256SUMS" in done.stderr
+    there = kit_install.sha256(place / "wheels" / name)
+    assert f"{name}: sha256 expected " in done.stderr
+    assert f", got {there}; it was refused" in done.stderr
+    (place / "wheels" / name).unlink()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert f"wheels/{name}: is gone from the kit" in done.stderr
     assert not [path.name for path in root.glob(".env*")] + [path for path in [root / "env"] if path.exists()]
     (place / "kit.json").write_text("{}", encoding="utf-8")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert "kit.json: sha256 expected" in done.stderr
+    (place / "SHA256SUMS").unlink()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "SHA256SUMS is gone from the kit" in done.stderr) == (1, True)
 
 
 @pytest.mark.process
