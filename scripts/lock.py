@@ -82,7 +82,7 @@ def _lock(name: str, given: argparse.Namespace) -> None:
     place = lock_files.directory(stack.name, given.root)
     wanted = stack
     if given.upgrade_package:
-        wanted = lock_upgrade.upgraded(stack, given.upgrade_package)
+        wanted = lock_upgrade.upgraded(stack, given.upgrade_package, place)
     lock_inputs.check_settled(wanted.lock.cutoff, where=f"stack {wanted.name}")
     resolved = lock_resolve.resolve(wanted, python=given.python)
     texts = lock_files.pinned(wanted, resolved) | lock_files.generated(wanted)
