@@ -104,7 +104,7 @@ def beside(wanted: Selection, house: Sequence[Entry], torch: str) -> tuple[list[
 def read(path: Path) -> list[Pin]:
     """Give the pins of a lock that is as it was generated."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = lock_text.exact(path)
     except OSError as error:
         raise DataError(str(path), "", expected="a lock", found=str(error.strerror), fix="nox -s lock") from error
     pins = lock_text.parse(text, str(path))
