@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from envcheck import choices
 from envcheck.errors import DataError, WorkError
 from envcheck.stack import Component, ReleaseWheel, Stack
 from scripts import lock_files, lock_inputs, lock_text, wheelhouse_store
@@ -155,7 +156,7 @@ def built(item: Component, house: Sequence[Entry], version: str, torch: str) -> 
     best = max(found, key=lambda entry: str(entry.receipt.get("finished", "")))
     fault = wheelhouse_store.damage(best)
     if fault:
-        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=f"nox -s build-{item.name} -- --rebuild")
+        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=f"nox -s {choices.session(item)} -- --rebuild")
     return Extra(component=item.name, file=best.wheel.name, sha256=best.sha256, path=best.wheel)
 
 
