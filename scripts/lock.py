@@ -103,7 +103,7 @@ def _sources(stack: Stack, place: Path) -> str:
     except WorkError as error:
         path = place / "sources.toml"
         if path.exists() and not lock_files.source_faults(stack, path):
-            print(f"sources.toml is kept, its pins are the stack file's ({error.what.splitlines()[0]})")
+            print(f"sources.toml is kept, its pins are the stack file's ({error.what.splitlines()[0].rstrip(':')})")
             return path.read_text(encoding="utf-8")
         raise
 
