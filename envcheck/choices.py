@@ -140,6 +140,11 @@ def session(component: Component) -> str:
     return "build-te" if component.name == "transformer-engine" else f"build-{component.name}"
 
 
+def command(stack: Stack, name: str) -> str:
+    """Give the command that builds a component: ``nox -s build-te -- --stack S``."""
+    return f"nox -s {session(stack.component(name))} -- --stack {stack.name}"
+
+
 def _items(facts: tuple[Toolkit, ...] | Unknown) -> tuple[Toolkit, ...]:
     return () if isinstance(facts, Unknown) else facts
 

@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     locks = {}
     for name in given.stack or stacks.names():
         stack = stacks.load(name)
+        if given.engine and given.engine not in stack.engines:
+            fix = f"it has: {', '.join(stack.engines)}"
+            raise EnvcheckError(f"stack {stack.name} has no engine {given.engine!r}", fix=fix)
         for engine in [given.engine] if given.engine else stack.engines:
             path = lock_files.requirements(stack.name, engine, given.root)
             locks[f"{stack.name}/{path.name}"] = (stack, env_plan.read(path))

@@ -40,7 +40,19 @@ def load(place: str, names: Collection[str]) -> list[Record]:
     records = list(_records(place))
     if not records:
         raise DataError(place, "", expected="OSV records", found="none")
-    return [record for record in records if _named(record) & set(names)]
+    return [record for record in records if _concerns(record, set(names), place)]
+
+
+def _concerns(record: Record, names: set[str], place: str) -> bool:
+    """Tell whether a record is about one of the packages; refuse one that has not the shape of OSV."""
+    try:
+        concerned = bool(_named(record) & names)
+        for row in record.get("affected", []) if concerned else ():
+            affects(row, "0")
+    except (AttributeError, TypeError) as error:
+        expected = "packages, versions and ranges as OSV has them"
+        raise DataError(place, f"record {record['id']}", expected=expected, found=str(error)) from error
+    return concerned
 
 
 def _named(record: Record) -> set[str]:

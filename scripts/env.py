@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from envcheck import errors
+from envcheck import choices, errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, HostError, WorkError
 from scripts import cli, download, env_place, env_plan, files, lock_text, lock_uv, process
@@ -117,19 +117,19 @@ def make(
     plan = env_plan.make(wanted, wheelhouse=wheelhouse)
     digest = plan.digest(f"{wanted.version} {wanted.engine} {wanted.trainer}")
     with locked(prefix.with_name(f".{prefix.name}.lock"), what=f"the environment {prefix}"):
-        if is_current(prefix, digest):
-            return _said("is there already", prefix, plan)
-        _refuse_foreign(prefix)
         _sweep(prefix)
+        if is_current(prefix, digest):
+            return _said("is there already", prefix, plan, wanted.stack)
+        _refuse_foreign(prefix)
         with files.replacing(prefix) as work:
             install(plan, python, work, find_links=find_links)
             files.write(work / MARK, json.dumps(_mark(digest, wanted, work), indent=1, sort_keys=True) + "\n")
-    return _said("made", prefix, plan)
+    return _said("made", prefix, plan, wanted.stack)
 
 
-def _said(what: str, prefix: Path, plan: Plan) -> str:
+def _said(what: str, prefix: Path, plan: Plan, stack: stacks.Stack) -> str:
     lines = [f"{prefix}: {what}, {len(plan.pins)} packages of the lock, {len(plan.extras)} wheels beside it"]
-    lines += [f"  no wheel of {name} yet: nox -s build-{name}, then this again" for name in plan.missing]
+    lines += [f"  no wheel of {name} yet: {choices.command(stack, name)}, then this again" for name in plan.missing]
     return "\n".join([*lines, f"  . {prefix}/bin/activate"])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from envcheck import choices
 from envcheck.errors import DataError, WorkError
 from envcheck.stack import Component, ReleaseWheel, Stack
 from scripts import lock_files, lock_inputs, lock_text, wheelhouse_store
@@ -104,7 +105,7 @@ def beside(wanted: Selection, house: Sequence[Entry], torch: str) -> tuple[list[
 def read(path: Path) -> list[Pin]:
     """Give the pins of a lock that is as it was generated."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = lock_text.exact(path)
     except OSError as error:
         raise DataError(str(path), "", expected="a lock", found=str(error.strerror), fix="nox -s lock") from error
     pins = lock_text.parse(text, str(path))
@@ -155,7 +156,7 @@ def built(item: Component, house: Sequence[Entry], version: str, torch: str) -> 
     best = max(found, key=lambda entry: str(entry.receipt.get("finished", "")))
     fault = wheelhouse_store.damage(best)
     if fault:
-        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=f"nox -s build-{item.name} -- --rebuild")
+        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=f"nox -s {choices.session(item)} -- --rebuild")
     return Extra(component=item.name, file=best.wheel.name, sha256=best.sha256, path=best.wheel)
 
 

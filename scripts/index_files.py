@@ -7,10 +7,12 @@ import html.parser
 import json
 import os
 import ssl
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from packaging.utils import canonicalize_name
 
@@ -19,6 +21,7 @@ from scripts import process
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 TIMEOUT_SECONDS = 60
+GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +70,24 @@ def _tls() -> ssl.SSLContext:
 
 
 def files(project: str, index: str | None = None) -> list[IndexFile]:
-    """List the files of a project."""
+    """List the files of a project; none where the index does not have it (any more)."""
     url = f"{index or simple_url()}/{canonicalize_name(project)}/"
     request = urllib.request.Request(url, headers={"Accept": ACCEPT})  # noqa: S310  # the configured index
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310
             body, kind = response.read().decode(), response.headers.get("Content-Type", "")
+    except urllib.error.HTTPError as error:
+        if error.code in GONE:
+            return []
+        raise _unanswered(project, error) from error
     except OSError as error:
-        what = f"the package index did not give the files of {project}: {error}"
-        raise WorkError(what, fix="check the network; a kit has the files of the locks") from error
+        raise _unanswered(project, error) from error
     return list(parse_json(body, url) if "json" in kind else parse_html(body, url))
+
+
+def _unanswered(project: str, error: OSError) -> WorkError:
+    what = f"the package index did not give the files of {project}: {error}"
+    return WorkError(what, fix="check the network; a kit has the files of the locks")
 
 
 def parse_json(text: str, url: str) -> Iterator[IndexFile]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from envcheck import errors
+from envcheck import choices, errors
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with locked(cache("kit.lock"), what="making a kit"), replacing(output) as work:
         missing = fill(work, stack, engines, versions, given)
     for name in missing:
-        print(f"no wheel of {name} is in the kit: nox -s build-{name} first, then make the kit again")
+        print(f"no wheel of {name} is in the kit: {choices.command(stack, name)} first, then make the kit again")
     print(f"{output}: {kit_check.summary(output)}; install it with {output}/install --prefix DIR")
     return errors.OK
 
@@ -71,9 +71,9 @@ def fill(
     house = list(wheelhouse_store.entries(given.wheelhouse or wheelhouse_store.default()))
     jobs = [kit_files.job(stack, engine, version, house, given.root) for engine in engines for version in versions]
     listed = lock_remote.index()
-    kit_files.wheels(work / "wheels", jobs, kit_files.shared(stack, given.root), given.older, listed)
     if not given.no_sources:
         kit_files.sources(work / "sources", stack, sources.directories(given.source))
+    kit_files.wheels(work / "wheels", jobs, kit_files.shared(stack, given.root), given.older, listed)
     kit_files.programs(work, stack, given.root)
     kit_files.locks(work, jobs)
     write(work / "kit.json", json.dumps(manifest(stack, jobs), indent=1, sort_keys=True) + "\n")

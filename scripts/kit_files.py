@@ -155,20 +155,33 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def sources(place: Path, stack: Stack, places: Sequence[Path]) -> None:
-    """Put the pinned sources into the kit as a local mirror: archives by name, commits as bare repositories."""
+    """Put the pinned sources into the kit as a local mirror; an optional one that no place gives is left out, and said.
+
+    Archives stand there by name, commits as bare repositories.
+    """
     place.mkdir(parents=True)
+    optional = {item.name for item in stack.components if item.optional}
     for source in sources_lock.load(stack.name).source:
-        if source.kind == "git":
-            rows = [(source.commit or "", [url for url in (source.url, *source.mirrors) if url])]
-            rows += [(module.commit, [module.url]) for module in source.submodule]
-            for wanted, urls in rows:
-                commit(place, wanted, urls, places)
-        else:
-            file = index_files.sdist_of(source.distribution or "", source.version)
-            _copy(
-                download.fetch([file.url], digest=source.sha256 or "", size=source.size),
-                place / (source.file or file.name),
-            )
+        try:
+            _source(place, source, places)
+        except git_mirror.UnreachableError as error:
+            if source.name not in optional:
+                raise
+            print(f"the source of {source.name} is not in the kit, which is optional: {error}")
+
+
+def _source(place: Path, source: sources_lock.Source, places: Sequence[Path]) -> None:
+    if source.kind == "git":
+        rows = [(source.commit or "", [url for url in (source.url, *source.mirrors) if url])]
+        rows += [(module.commit, [module.url]) for module in source.submodule]
+        for wanted, urls in rows:
+            commit(place, wanted, urls, places)
+    else:
+        file = index_files.sdist_of(source.distribution or "", source.version)
+        _copy(
+            download.fetch([file.url], digest=source.sha256 or "", size=source.size),
+            place / (source.file or file.name),
+        )
 
 
 def commit(place: Path, wanted: str, urls: Sequence[str], places: Sequence[Path]) -> None:

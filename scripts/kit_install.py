@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,14 +32,17 @@ def sha256(path: Path) -> str:
     """Give the SHA-256 of a file as hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def expected() -> "dict[str, str]":
     """Read SHA256SUMS: path -> hash."""
-    lines = (KIT / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    path = KIT / "SHA256SUMS"
+    if not path.is_file():
+        raise KitError(f"{path} is gone from the kit\n  → copy the kit again")
+    lines = path.read_text(encoding="utf-8").splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
@@ -74,12 +78,24 @@ def run(argv: "list[str]", home: Path) -> None:
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode:
         text = (done.stderr or done.stdout).strip()
-        fix = (
-            "  → free space, or name another --prefix"
-            if "No space left" in text
-            else "  → ./install again, or check the kit: sha256sum -c SHA256SUMS"
-        )
-        raise KitError(f"{' '.join(argv[1:4])} ended with exit code {done.returncode}:\n{text}\n{fix}")
+        if "No space left" in text:
+            raise KitError(f"the disk is full:\n{text}\n  → free space, or name another --prefix")
+        found = "".join(f"\n{line}" for line in damage())
+        fix = "copy the kit again" if found else "./install again, or check the kit: sha256sum -c SHA256SUMS"
+        raise KitError(f"{' '.join(argv[1:4])} ended with exit code {done.returncode}:\n{text}{found}\n  → {fix}")
+
+
+def damage() -> "list[str]":
+    """Name the files of the kit that are not as they were made: what an installer's own words do not tell."""
+    found = []
+    for name, digest in sorted(expected().items()):
+        path = KIT / name
+        got = sha256(path) if path.is_file() else ""
+        if not got:
+            found.append(f"{name}: is gone from the kit")
+        elif got != digest:
+            found.append(f"{name}: sha256 expected {digest}, got {got}; it was refused")
+    return found
 
 
 def version_of(python: str) -> str:
@@ -139,6 +155,8 @@ def install(row: "dict[str, Any]", python: str, work: Path, sums: "dict[str, str
 
 def main() -> int:
     """Install and let the doctor judge."""
+    if sys.version_info < (3, 8):  # noqa: UP036  # the python3 of an old host
+        raise KitError(f"this is Python {sys.version.split()[0]}\n  → start it with a newer one: python3.10 install …")
     it = argparse.ArgumentParser(
         prog="install", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -151,7 +169,7 @@ def main() -> int:
     kit = json.loads(checked("kit.json", sums).read_text(encoding="utf-8"))
     row, python = chosen(kit["environments"], given.engine, given.python)
     prefix = given.prefix.absolute()
-    if prefix.exists() and not (prefix / MARK).exists() and any(prefix.iterdir()):
+    if prefix.exists() and not (prefix / MARK).exists() and (not prefix.is_dir() or any(prefix.iterdir())):
         raise KitError(f"{prefix} is there and was not made by a kit\n  → name another --prefix")
     prefix.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=prefix.parent, prefix=f".{prefix.name}."))
@@ -173,17 +191,23 @@ def main() -> int:
     print(f"{prefix}: installed for {kit['stack']}, engine {row['engine']}")
     for name in row["missing"]:
         print(f"  the kit has no wheel of {name}; its source is in {KIT / 'sources'}")
+    sys.stdout.flush()
     if given.no_verdict:
         return 0
-    doctor = [sys.executable, str(checked("envcheck.pyz", sums)), "--python", str(prefix / "bin" / "python")]
+    own = str(prefix / "bin" / "python")
+    doctor = [own, str(checked("envcheck.pyz", sums)), "--python", own]
     return subprocess.run([*doctor, "--stack", kit["stack"], "--engine", str(row["engine"])], check=False).returncode
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KitError as fault:
         sys.stderr.write(f"error: {fault}\n")
+        sys.exit(1)
+    except OSError as fault:
+        sys.stderr.write(f"error: {fault.filename or KIT}: {fault.strerror or fault}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

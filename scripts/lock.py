@@ -82,7 +82,7 @@ def _lock(name: str, given: argparse.Namespace) -> None:
     place = lock_files.directory(stack.name, given.root)
     wanted = stack
     if given.upgrade_package:
-        wanted = lock_upgrade.upgraded(stack, given.upgrade_package)
+        wanted = lock_upgrade.upgraded(stack, given.upgrade_package, place)
     lock_inputs.check_settled(wanted.lock.cutoff, where=f"stack {wanted.name}")
     resolved = lock_resolve.resolve(wanted, python=given.python)
     texts = lock_files.pinned(wanted, resolved) | lock_files.generated(wanted)
@@ -103,7 +103,7 @@ def _sources(stack: Stack, place: Path) -> str:
     except WorkError as error:
         path = place / "sources.toml"
         if path.exists() and not lock_files.source_faults(stack, path):
-            print(f"sources.toml is kept, its pins are the stack file's ({error.what.splitlines()[0]})")
+            print(f"sources.toml is kept, its pins are the stack file's ({error.what.splitlines()[0].rstrip(':')})")
             return path.read_text(encoding="utf-8")
         raise
 

@@ -17,6 +17,7 @@ from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
 from scripts import cli, env, lock_check_files, lock_check_network, lock_files, lock_page, lock_tools, prove_record
 from scripts.cache import ROOT
+from scripts.prove_record import Proof
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults += [f"{stack.name}: {fault}" for fault in found]
     for fault in faults:
         print(fault)
+    if not faults and not given.no_proof:
+        for stack in loaded:
+            for line in untried(lock_files.directory(stack.name, given.root)):
+                print(f"{stack.name}: {line}")
     names = ", ".join(stack.name for stack in loaded)
     print(f"{names}: {len(faults)} fault(s)" if faults else f"{names}: the locks are what the stack files say")
     return errors.FINDINGS if faults else errors.OK
@@ -93,11 +98,43 @@ def proofs(stack: Stack, place: Path) -> Iterator[str]:
         if not rows:
             yield f"{path.name}: was never proven to run: {command}"
         elif path.exists():
-            now = prove_record.sha256(path)
-            stale = [row.python for row in rows if row.lock_sha256 != now]
-            if stale:
-                yield f"{path.name}: its proof for Python {', '.join(stale)} is stale, the lock has changed: {command}"
+            yield from _stale(stack, path, rows, command)
             yield from (f"{path.name}: failed its proof on {row.date}: {text}" for row in rows for text in row.failed)
+
+
+def _stale(stack: Stack, path: Path, rows: Sequence[Proof], command: str) -> Iterator[str]:
+    """Say which proofs are of other bytes than the lock and the sources have now, or of other modules."""
+    now = prove_record.sha256(path)
+    for row in rows:
+        proof = f"{path.name}: its proof for {row.trainer} and Python {row.python} is stale"
+        mend = f"{command} --trainer {row.trainer}"
+        listed = stack.lock.proof_modules
+        missed = {*listed.get(row.engine, ()), *listed.get(row.trainer, ())} - row.tried
+        if row.lock_sha256 != now:
+            yield f"{proof}, the lock has changed: {mend}"
+        elif row.sources_sha256 not in {"", _sources(stack, row, path.parent)}:
+            yield f"{proof}, a source that it was built from has changed: {mend}"
+        elif missed:
+            yield f"{proof}, it did not try {', '.join(sorted(missed))}: {mend}"
+
+
+def _sources(stack: Stack, row: Proof, place: Path) -> str:
+    """Give the digest of the sources as they are now; where they cannot be read, another check says so."""
+    try:
+        return prove_record.sources_digest(stack, row.engine, row.trainer, place)
+    except (EnvcheckError, OSError):
+        return row.sources_sha256
+
+
+def untried(place: Path) -> Iterator[str]:
+    """Say what the proofs could not try; no fault, as a lock is none the worse for it."""
+    found = prove_record.read(place)
+    for row in found.proofs if found else ():
+        if row.waiting:
+            lacking = ", ".join(sorted({prove_record.lacking(line) for line in row.waiting}))
+            modules = ", ".join(line.partition(": ")[0] for line in row.waiting)
+            which = f"{row.engine} + {row.trainer}, Python {row.python}"
+            yield f"{which}: not proven without a wheel of {lacking}: {modules}"
 
 
 def tools(root: Path = ROOT) -> Iterator[str]:

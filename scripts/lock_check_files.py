@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import DataError
 from envcheck.stack import Stack
-from scripts import lock_files, lock_inputs, lock_text, sbom
+from scripts import lock_check_edits, lock_files, lock_inputs, lock_text, sbom
 from scripts.env_plan import BUILT, python_environment
 from scripts.lock_text import Pin
 
@@ -44,7 +44,7 @@ def whole(path: Path, digest: str, pythons: Sequence[str]) -> Iterator[str]:
     """Check what every requirements file must be: from these inputs, unedited, pinned, hashed, unambiguous."""
     name = path.name
     try:
-        text = path.read_text(encoding="utf-8")
+        text = lock_text.exact(path)
         pins = lock_text.parse(text, str(path))
     except OSError:
         yield f"{name}: is missing: {MEND}"
@@ -55,7 +55,7 @@ def whole(path: Path, digest: str, pythons: Sequence[str]) -> Iterator[str]:
     if lock_text.headed(text).get("inputs") != digest:
         yield f"{name}: was made from other inputs than stand in the stack file now: {MEND}"
     if not lock_text.is_whole(text):
-        yield f"{name}: was edited by hand: {MEND} writes it again"
+        yield from lock_check_edits.told(path, text, MEND)
     yield from (
         f"{name}, line {number}: an address has no place in a lock: {MEND}"
         for number, line in enumerate(text.splitlines(), start=1)
@@ -90,7 +90,7 @@ def _ambiguous(name: str, pins: Iterable[Pin], pythons: Sequence[str]) -> Iterat
 
 def _pins(path: Path) -> list[Pin] | None:
     try:
-        return lock_text.parse(path.read_text(encoding="utf-8"), str(path))
+        return lock_text.parse(lock_text.exact(path), str(path))
     except (OSError, DataError):
         return None
 

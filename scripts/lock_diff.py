@@ -31,7 +31,7 @@ def read(place: Path) -> dict[str, list[Pin]]:
     found = {}
     for path in sorted(place.glob("*.txt")):
         try:
-            found[path.name] = lock_text.parse(path.read_text(encoding="utf-8"), str(path))
+            found[path.name] = lock_text.parse(lock_text.exact(path), str(path))
         except DataError:
             continue
     return found

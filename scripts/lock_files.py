@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from envcheck.errors import EnvcheckError
-from envcheck.stack import Stack
-from scripts import lock_inputs, lock_text, sources_lock
+from envcheck.stack import Component, Stack
+from scripts import files, lock_inputs, lock_text, sources_lock
 from scripts.cache import ROOT
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
+from scripts.sources_lock import Source
 
 FIRST = lock_text.FIRST
 
@@ -117,26 +118,42 @@ def sources(stack: Stack) -> str:
 
 
 def source_faults(stack: Stack, path: Path) -> list[str]:
-    """Say where sources.toml is not what the stack file says."""
+    """Say where sources.toml is not what the stack file and the patches beside it say, or was edited."""
     try:
-        found = {item.name: item for item in sources_lock.parse(path.read_text(encoding="utf-8"), str(path)).source}
+        text = lock_text.exact(path)
+        found = {item.name: item for item in sources_lock.parse(text, str(path)).source}
     except (OSError, EnvcheckError) as error:
         return [f"sources.toml: {error}"]
     wanted = {item.name: item for item in sources_lock.buildable(stack)}
-    faults = [f"sources.toml: {name} is missing" for name in wanted if name not in found]
+    faults = [] if lock_text.is_whole(text) else ["sources.toml: was edited by hand"]
+    faults += [f"sources.toml: {name} is missing" for name in wanted if name not in found]
     faults += [f"sources.toml: {name} is not in the stack file" for name in found if name not in wanted]
     for name in sorted(wanted.keys() & found.keys()):
-        item, row = wanted[name], found[name]
-        pairs = {
-            "version": (item.version, row.version),
-            "commit": (item.origin.commit, row.commit),
-            "tree": (item.origin.tree, row.tree),
-            "submodules": (dict(item.origin.submodules), row.submodules),
-            "patches": (item.origin.patches, tuple(patch.name for patch in row.patch)),
-        }
         faults += [
-            f"sources.toml: {name}: {key} is {there!r}, the stack file says {said!r}"
-            for key, (said, there) in pairs.items()
+            f"sources.toml: {name}: {key} is {there!r}, {who} {said!r}"
+            for key, said, there, who in _pinned(wanted[name], found[name], path.parent)
             if said != there
         ]
     return faults
+
+
+def _pinned(item: Component, row: Source, place: Path) -> Iterator[tuple[str, object, object, str]]:
+    """Give what a source must be and what it is: key, wanted, found, who says so."""
+    says = "the stack file says"
+    yield "version", item.version, row.version, says
+    yield "commit", item.origin.commit, row.commit, says
+    yield "tree", item.origin.tree, row.tree, says
+    yield "submodules", dict(item.origin.submodules), row.submodules, says
+    yield "patches", item.origin.patches, tuple(patch.name for patch in row.patch), says
+    if row.kind == "git":
+        yield "url", item.origin.url, row.url, says
+        yield "mirrors", item.origin.mirrors, row.mirrors, says
+    for patch in row.patch:
+        if ":" not in patch.name:
+            file = place / "patches" / patch.name
+            yield (
+                f"sha256 of {patch.name}",
+                files.sha256(file) if file.exists() else None,
+                patch.sha256,
+                "the file's is",
+            )

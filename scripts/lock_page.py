@@ -79,16 +79,11 @@ def _proven(proofs: Sequence[Proof]) -> list[str]:
     rows = [
         (
             item.engine, item.trainer, item.python, item.packages, len(item.modules), len(item.pretended),
-            item.extensions, ", ".join(sorted({_lacking(line) for line in item.waiting})) or "nothing",
+            item.extensions, ", ".join(sorted({prove_record.lacking(line) for line in item.waiting})) or "nothing",
         )
         for item in proofs
     ]  # fmt: skip
     return table(head, rows) if rows else ["Not proven yet: `nox -s lock_prove`.\n"]
-
-
-def _lacking(line: str) -> str:
-    """Read the component in ``verl.workers.actor.dp_actor: needs flash-attn, which is compiled and not built here``."""
-    return line.partition(": needs ")[2].partition(",")[0]
 
 
 def _listed(proofs: Sequence[Proof]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from packaging.markers import InvalidMarker, Marker
 from packaging.utils import canonicalize_name
@@ -38,6 +39,16 @@ class Pin:
     def requirement(self) -> str:
         """Give ``name==version ; marker``."""
         return f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
+
+
+def exact(path: Path) -> str:
+    """Read a lock with its line ends as they are; raise DataError where it is no text."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            str(path), f"byte {error.start}", expected="text (UTF-8)", found="other bytes", fix=FIX
+        ) from error
 
 
 def parse(text: str, source: str) -> list[Pin]:
@@ -108,8 +119,12 @@ def render(pins: Iterable[Pin], header: Sequence[str]) -> str:
         lines.append(" \\\n".join(entry))
         lines += [f"    # via {', '.join(pin.via)}"] if pin.via else []
     body = "\n".join(lines) + "\n"
-    top = [f"{FIRST} {header[0]}", *(f"# {line}" for line in header[1:]), f"# {CONTENT}{_digest(body)}"]
-    return "\n".join(top) + "\n" + body
+    return sealed([f"{FIRST} {header[0]}", *(f"# {line}" for line in header[1:])], body)
+
+
+def sealed(top: Sequence[str], body: str) -> str:
+    """Put the digest of a text above it, below the lines that head it."""
+    return "\n".join([*top, f"# {CONTENT}{_digest(body)}"]) + "\n" + body
 
 
 def _digest(text: str) -> str:

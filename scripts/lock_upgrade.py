@@ -19,8 +19,8 @@ from envcheck import limits
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
 from envcheck.limits import Limits, Row
-from envcheck.stack import Component, Exempt, Stack
-from scripts import files, index_files, lock_inputs
+from envcheck.stack import Component, Exempt, Lock, Stack
+from scripts import files, index_files, lock_inputs, lock_text
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
 
@@ -36,21 +36,31 @@ class Wish:
     uploaded: dt.date | None
 
 
-def wish(text: str) -> Wish:
-    """Read ``NAME`` or ``NAME==V`` and look the version up; without one, the newest that is not a pre-release."""
+def _requirement(text: str) -> Requirement:
     try:
-        asked = Requirement(text)
+        return Requirement(text)
     except InvalidRequirement as error:
         raise EnvcheckError(
             f"{text!r} is not NAME or NAME==V", fix="as in --upgrade-package sglang==0.4.6.post5"
         ) from error
-    name = canonicalize_name(asked.name)
+
+
+def name_of(text: str) -> str:
+    """Read the name in ``NAME`` or ``NAME==V``."""
+    return str(canonicalize_name(_requirement(text).name))
+
+
+def wish(text: str) -> Wish:
+    """Read ``NAME`` or ``NAME==V`` and look the version up; without one, the newest that is not a pre-release."""
+    asked = _requirement(text)
+    name = str(canonicalize_name(asked.name))
     found = versions(index_files.files(name))
     chosen = [version for version in asked.specifier.filter(found) if asked.specifier or not version.is_prerelease]
     if not chosen:
         have = ", ".join(str(version) for version in sorted(found)[-8:])
         raise WorkError(
-            f"the index has no {text} (any more); its newest are: {have}",
+            f"the index has no {text} (any more); "
+            + (f"its newest are: {have}" if have else f"it has no {name} at all"),
             fix="take the file from a kit, or name one of these",
         )
     best = max(chosen)
@@ -77,18 +87,14 @@ def _day(text: str | None) -> dt.date | None:
     return dt.date.fromisoformat(text[:10]) if text else None
 
 
-def upgraded(stack: Stack, text: str) -> Stack:
-    """Give the stack with the other version: a component's, or a direct pin of what components bring along."""
+def upgraded(stack: Stack, text: str, place: Path | None = None) -> Stack:
+    """Give the stack with the other version: a component's, or a direct pin of what components bring along.
+
+    ``place`` holds the locks as they are: what only some engines have stays with these.
+    """
+    component = owner(stack, name_of(text))
     asked = wish(text)
-    component = owner(stack, asked.name)
-    lock = stack.lock
-    if component is None:
-        kept = [line for line in lock.direct if canonicalize_name(Requirement(line).name) != asked.name]
-        extras = [
-            Requirement(line).extras for line in lock.direct if canonicalize_name(Requirement(line).name) == asked.name
-        ]
-        names = f"[{','.join(sorted(extras[0]))}]" if extras and extras[0] else ""
-        lock = dataclasses.replace(lock, direct=tuple(sorted([*kept, f"{asked.name}{names}=={asked.version}"])))
+    lock = stack.lock if component else _pinned(stack, asked, place)
     if needs_exemption(stack, asked):
         assert asked.uploaded is not None  # noqa: S101  # needs_exemption looked
         until = (asked.uploaded + dt.timedelta(days=1)).isoformat()
@@ -100,8 +106,45 @@ def upgraded(stack: Stack, text: str) -> Stack:
     return dataclasses.replace(stack, lock=lock, components=changed)
 
 
+def _pinned(stack: Stack, asked: Wish, place: Path | None) -> Lock:
+    """Pin a package that is no component: where it is asked for, else for the engines whose locks have it, else all."""
+    lock = stack.lock
+    named = [engine for engine in stack.engines if _extras(lock.engine_direct.get(engine, ()), asked.name) is not None]
+    found = named or ([] if _extras(lock.direct, asked.name) is not None else _having(stack, asked.name, place))
+    if not found or len(found) == len(stack.engines) != len(named):
+        return dataclasses.replace(lock, direct=_with(lock.direct, asked))
+    moved = {engine: _with(lock.engine_direct.get(engine, ()), asked) for engine in found}
+    return dataclasses.replace(lock, engine_direct=lock.engine_direct | moved)
+
+
+def _having(stack: Stack, name: str, place: Path | None) -> list[str]:
+    """Name the engines whose locks have the package."""
+    files_of = {engine: place / f"requirements-{engine}.txt" for engine in stack.engines} if place else {}
+    texts = {engine: path.read_text(encoding="utf-8") for engine, path in files_of.items() if path.exists()}
+    return [engine for engine, text in texts.items() if any(pin.name == name for pin in lock_text.parse(text, engine))]
+
+
+def _extras(lines: Sequence[str], name: str) -> set[str] | None:
+    """Extras that a package is asked for with; None where it is not asked for."""
+    rows = [Requirement(line) for line in lines]
+    return next((row.extras for row in rows if canonicalize_name(row.name) == name), None)
+
+
+def _with(lines: Sequence[str], asked: Wish) -> tuple[str, ...]:
+    kept = [line for line in lines if canonicalize_name(Requirement(line).name) != asked.name]
+    extras = _extras(lines, asked.name)
+    names = f"[{','.join(sorted(extras))}]" if extras else ""
+    return tuple(sorted([*kept, f"{asked.name}{names}=={asked.version}"]))
+
+
 def owner(stack: Stack, name: str) -> Component | None:
-    """Find the component that pins a distribution; refuse what is pinned by commit, or twice."""
+    """Find the component that pins a distribution; refuse what is pinned by commit, by an override, or twice."""
+    for row in stack.lock.overrides:
+        if canonicalize_name(Requirement(row.requirement).name) == name:
+            raise WorkError(
+                f"stack {stack.name} overrides {row.requirement}: {row.reason}",
+                fix="edit the override and its reason in the stack file, then nox -s lock",
+            )
     found = [item for item in stack.components if item.distribution == name]
     if len(found) > 1:
         raise WorkError(
@@ -170,13 +213,25 @@ def edited(text: str, old: Stack, new: Stack) -> str:
             lines = rf'(distribution = "{re.escape(before.distribution)}"\nversion = )"{re.escape(before.version)}"'
             text = re.sub(lines, rf'\g<1>"{after.version}"', text)
     if old.lock.direct != new.lock.direct:
-        listed = f"direct = {json.dumps(list(new.lock.direct))}"
-        text, count = re.subn(r"^direct = \[.*\]$", lambda _: listed, text, count=1, flags=re.MULTILINE)
-        text = text if count else text.replace("[lock]\n", f"[lock]\n{listed}\n", 1)
+        text = _listed(text, "lock", "direct", new.lock.direct)
+    for engine, wanted in new.lock.engine_direct.items():
+        if old.lock.engine_direct.get(engine) != wanted:
+            text = _listed(text, "lock.engine_direct", engine, wanted)
     for row in new.lock.exempt:
         if row not in old.lock.exempt:
             text = _exempted(text, row)
     return text
+
+
+def _listed(text: str, table: str, key: str, lines: Sequence[str]) -> str:
+    """Put ``key = […]`` into a table, in the place of what it has there."""
+    head, mark, rest = text.partition(f"[{table}]\n")
+    if not mark:
+        head, mark, rest = f"{text.rstrip()}\n\n", f"[{table}]\n", ""
+    body, end, after = rest.partition("\n[")
+    line = f"{key} = {json.dumps(list(lines))}"
+    body, count = re.subn(rf"^{re.escape(key)} = \[.*\]$", lambda _: line, body, count=1, flags=re.MULTILINE)
+    return head + mark + (body if count else f"{line}\n{body}") + end + after
 
 
 def _exempted(text: str, row: Exempt) -> str:

@@ -1,7 +1,9 @@
 """Prove that a lock runs, without a GPU: install it, import what engine and trainer import, load every extension.
 
 nox -s lock_prove -- --stack S --engine E [--trainer T] [--python PATH] [--prefix DIR]
-The result is written to lockfiles/<stack>/proof.json, which is stale as soon as the lock changes.
+The result is written to lockfiles/<stack>/proof.json, which is stale as soon as the lock or a pinned source changes.
+What no nvcc has to compile (verl) is built where it has no wheel. Exit code: 0 all of it runs · 1 something fails ·
+3 nothing fails, but something could not be tried, as it waits for a wheel.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from envcheck import errors
 from envcheck import stack as stacks
 from envcheck.errors import WorkError
-from scripts import cli, env, env_plan, lock_files, lock_page, prove_record, prove_run
+from scripts import cli, env, env_plan, lock_files, lock_page, prove_build, prove_record, prove_run
 from scripts.cache import ROOT
 from scripts.env_plan import Selection
 from scripts.prove_record import Proof
@@ -39,23 +41,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prove each engine under each Python; give 1 where something failed that is not a known fault."""
+    """Prove each engine under each Python; give 1 where something failed that no fault explains, 3 where it waits."""
     given = parser().parse_args(argv)
     stack = stacks.load(given.stack)
     engines, pythons = given.engine or list(stack.engines), given.python or [None]
     if given.prefix and len(engines) * len(pythons) > 1:
         raise WorkError("--prefix is for one engine and one Python")
-    good = True
+    place = lock_files.directory(stack.name, given.root)
+    prove_record.read(place)  # one that is damaged is refused now, not after the work
+    proofs = []
     for engine in engines:
         for python in pythons:
             wanted = env.selection(given.stack, engine, given.trainer, python)
             proof = prove(wanted, env.interpreter(python, stack), given)
-            prove_record.add(lock_files.directory(stack.name, given.root), stack.name, proof)
             print(prove_record.shown(proof), flush=True)
-            good = good and not proof.failed
+            if earlier := prove_record.add(place, stack.name, proof):
+                print(f"  the proof of {earlier.date} stays: it is of the same bytes, and less was not tried")
+            proofs.append(proof)
     if stack.name in stacks.names():
         lock_page.write(given.root)
-    return errors.OK if good else errors.FINDINGS
+    if any(proof.failed for proof in proofs):
+        return errors.FINDINGS
+    return errors.UNJUDGED if any(proof.waiting for proof in proofs) else errors.OK
 
 
 def prove(wanted: Selection, python: str, given: argparse.Namespace) -> Proof:
@@ -65,6 +72,9 @@ def prove(wanted: Selection, python: str, given: argparse.Namespace) -> Proof:
     with tempfile.TemporaryDirectory(prefix="prove-", dir=os.environ.get("TMPDIR")) as name:
         prefix = given.prefix.absolute() if given.prefix else Path(name) / "env"
         env.make(wanted, python, prefix, wheelhouse=given.wheelhouse)
+        if prove_build.build(wanted, plan.missing, prefix, given.wheelhouse):
+            plan = env_plan.make(wanted, wheelhouse=given.wheelhouse, root=given.root)
+            env.make(wanted, python, prefix, wheelhouse=given.wheelhouse)
         result = prove_run.run(wanted, prefix, Path(name))
     return record(wanted, lock, len(plan.pins), plan.missing, result)
 
@@ -78,15 +88,18 @@ def record(wanted: Selection, lock: Path, packages: int, missing: Sequence[str],
         if fault:
             known.append(f"{subject}: {text} ({fault.reason})")
         elif lacking:
-            waiting.append(f"{subject}: needs {lacking}, which is compiled and not built here")
+            waiting.append(_waits(wanted, subject, lacking))
         else:
             failed.append(f"{subject}: {text}")
+    named = {prove_record.lacking(line) for line in waiting}
+    waiting += [_waits(wanted, prove_run.module_of(wanted.stack, name), name) for name in missing if name not in named]
     return Proof(
         engine=wanted.engine,
         trainer=wanted.trainer,
         python=wanted.version,
         date=dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         lock_sha256=prove_record.sha256(lock),
+        sources_sha256=prove_record.sources_digest(wanted.stack, wanted.engine, wanted.trainer, lock.parent),
         packages=packages,
         extensions=result.extensions,
         modules=tuple(sorted(result.modules)),
@@ -95,6 +108,11 @@ def record(wanted: Selection, lock: Path, packages: int, missing: Sequence[str],
         waiting=tuple(waiting),
         failed=tuple(failed),
     )
+
+
+def _waits(wanted: Selection, subject: str, name: str) -> str:
+    why = "which is compiled and not built here" if prove_build.compiled(wanted, name) else "without a wheel"
+    return f"{subject}: needs {name}, {why}"
 
 
 if __name__ == "__main__":

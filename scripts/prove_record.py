@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from envcheck.codec import Where, decode, encode
 from envcheck.errors import DataError
-from scripts import files
+from envcheck.stack import Stack
+from scripts import files, sources, sources_lock
 
 NAME = "proof.json"
+MEND = "git restore it, or remove it and run nox -s lock_prove"
 sha256 = files.sha256
 
 
@@ -34,6 +37,14 @@ class Proof:
     waiting: tuple[str, ...] = ()
     """What could not be tried: it needs a compiled component that was not built."""
     failed: tuple[str, ...] = ()
+    sources_sha256: str = ""
+    """Of the pinned sources that engine and trainer are built from; empty in proofs from before it was recorded."""
+
+    @property
+    def tried(self) -> set[str]:
+        """Modules that the proof has something to say about."""
+        faults = (*self.known_faults, *self.waiting, *self.failed)
+        return {*self.modules, *self.pretended, *(line.partition(": ")[0] for line in faults)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +64,39 @@ def read(place: Path) -> Proofs | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(str(path), "", expected="JSON", found=str(error), fix="nox -s lock_prove") from error
+        raise DataError(str(path), "", expected="JSON", found=str(error), fix=MEND) from error
     found: Proofs = decode(Proofs, document, Where(source=str(path)))
     return found
 
 
-def add(place: Path, stack: str, proof: Proof) -> None:
-    """Record a proof in the place of the earlier one of the same engine, trainer and Python minor version."""
+def add(place: Path, stack: str, proof: Proof) -> Proof | None:
+    """Record a proof in the place of the earlier one of the same engine, trainer and Python minor version.
+
+    An earlier one of the same bytes that had more to try stays, and is given: a missing wheel takes nothing away.
+    """
     before = read(place)
     rows = {_key(item): item for item in before.proofs} if before else {}
+    earlier = rows.get(_key(proof))
+    if earlier and not proof.failed and _says_more(earlier, proof):
+        return earlier
     rows[_key(proof)] = proof
     document = Proofs(version=1, stack=stack, proofs=tuple(rows[key] for key in sorted(rows)))
     files.write(place / NAME, json.dumps(encode(document), indent=1, ensure_ascii=False) + "\n")
+    return None
+
+
+def _says_more(earlier: Proof, proof: Proof) -> bool:
+    same = earlier.lock_sha256 == proof.lock_sha256 and earlier.sources_sha256 in {"", proof.sources_sha256}
+    lost = {*proof.modules, *proof.pretended} - {*earlier.modules, *earlier.pretended}
+    return same and not lost and len(earlier.waiting) < len(proof.waiting)
+
+
+def sources_digest(stack: Stack, engine: str, trainer: str, place: Path) -> str:
+    """Hash what pins the sources that an engine and a trainer are built from: commits, archives, patches."""
+    pinned = sources_lock.parse((place / "sources.toml").read_text(encoding="utf-8"), str(place / "sources.toml"))
+    wanted = {item.name for item in stack.wanted(engine, trainer) if not item.optional}
+    lines = sorted(sources.digest_of(item) for item in pinned.source if item.name in wanted)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _key(proof: Proof) -> tuple[str, str, tuple[int, ...]]:
@@ -80,3 +112,8 @@ def shown(proof: Proof) -> str:
     lines += [f"  not tried    {line}" for line in proof.waiting]
     lines += [f"  FAILED       {line}" for line in proof.failed]
     return "\n".join(lines)
+
+
+def lacking(line: str) -> str:
+    """Read the component in ``verl.workers.actor.dp_actor: needs flash-attn, which is compiled and not built here``."""
+    return line.partition(": needs ")[2].partition(",")[0]

@@ -150,12 +150,17 @@ def is_known(fault: Fault, subject: str, text: str) -> bool:
     return fault.text in text and (canonicalize_name(top) == package or package in canonicalize_name(text))
 
 
+def module_of(stack: Stack, name: str) -> str:
+    """Name the module that a built component is imported as."""
+    recipe = stack.component(name).recipe
+    return recipe.verify_import if recipe and recipe.verify_import else name.replace("-", "_")
+
+
 def lacks(stack: Stack, missing: Sequence[str], text: str) -> str:
     """Name the component without a wheel whose absence explains a failure: ``No module named 'flash_attn'``."""
     for name in missing:
         item = stack.component(name)
-        module = item.recipe.verify_import if item.recipe else None
-        top = (module or name.replace("-", "_")).split(".", maxsplit=1)[0]
+        top = module_of(stack, name).split(".", maxsplit=1)[0]
         if re.search(rf"\b(?:{re.escape(top)}|{re.escape(name)}|{re.escape(item.distribution)})\b", text):
             return name
     return ""

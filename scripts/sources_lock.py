@@ -11,7 +11,7 @@ from typing import Literal
 from envcheck.codec import Where, decode
 from envcheck.errors import DataError
 from envcheck.stack import Component, Stack, parse_toml
-from scripts import index_files
+from scripts import index_files, lock_text
 from scripts.cache import ROOT
 from scripts.files import sha256
 
@@ -187,16 +187,16 @@ def patch_digest(path: Path) -> str:
 
 
 def render(sources: Sources) -> str:
-    """Write the file as TOML."""
-    lines = [f"# Made by `{COMMAND} --stack {sources.stack}`; not edited by hand.", "version = 1"]
-    lines.append(f'stack = "{sources.stack}"')
+    """Write the file as TOML, with the digest of what follows its header."""
+    lines = ["version = 1", f'stack = "{sources.stack}"']
     for item in sources.source:
         lines += ["", "[[source]]", *_rows(item)]
         for module in item.submodule:
             lines += ["", "[[source.submodule]]", *_pairs(path=module.path, url=module.url, commit=module.commit)]
         for patch in item.patch:
             lines += ["", "[[source.patch]]", *_pairs(name=patch.name, sha256=patch.sha256)]
-    return "\n".join(lines) + "\n"
+    first = f"# Made by `{COMMAND} --stack {sources.stack}`; not edited by hand."
+    return lock_text.sealed([first], "\n".join(lines) + "\n")
 
 
 def _rows(item: Source) -> list[str]:

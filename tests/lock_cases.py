@@ -215,7 +215,9 @@ def lock_of(path: Path, pins: list[Pin]) -> Path:
     return path
 
 
-SOURCES = f"""version = 1
+SOURCES = lock_text.sealed(
+    ["# for tests"],
+    f"""version = 1
 stack = "tiny"
 
 [[source]]
@@ -232,4 +234,5 @@ version = "0.2.0.dev0"
 kind = "git"
 url = "https://github.com/volcengine/verl.git"
 commit = "333e6d624a11cd971b6e1ce32eb7d48fa36890fd"
-"""
+""",
+)

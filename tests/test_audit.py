@@ -165,3 +165,19 @@ def test_a_range_holds_exactly_from_introduced_to_before_fixed(start: int, lengt
     events = [{"fixed": f"1.{start + length + 1}"}, {"introduced": f"1.{start}"}]
     row = {"ranges": [{"type": "ECOSYSTEM", "events": events}]}
     assert audit_database.affects(row, f"1.{now}") is (start <= now < start + length + 1)
+
+
+@pytest.mark.parametrize(
+    "affected",
+    [None, [{"package": None}], [{"package": {"ecosystem": "PyPI", "name": "torch"}, "ranges": None}], [3]],
+)
+def test_a_record_of_another_shape_is_named(tmp_path: Path, affected: object) -> None:
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([{"id": "X-1", "affected": affected}]), encoding="utf-8")
+    with pytest.raises(DataError, match="record X-1: expected packages, versions and ranges as OSV has them"):
+        audit_database.load(str(path), {"torch"})
+
+
+def test_an_engine_that_the_stack_has_not_is_named() -> None:
+    with pytest.raises(EnvcheckError, match="has no engine 'tgi'"):
+        audit.main(["--engine", "tgi"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from envcheck import choices
+from envcheck import stack as stacks
 from envcheck.errors import DataError, WorkError
 from scripts import env_plan
 from scripts.env_plan import Selection
@@ -109,3 +111,9 @@ def test_a_lock_that_was_edited_or_is_absent_is_refused(tmp_path: Path, resolved
 )
 def test_wheel_names_fit_or_not(file: str, fit: bool) -> None:
     assert env_plan.fits(file, "3.11.7") is fit
+
+
+def test_the_command_that_builds_a_component_names_a_session_that_is_there() -> None:
+    stack = stacks.load("verl-sglang-cu124")
+    assert choices.command(stack, "transformer-engine") == "nox -s build-te -- --stack verl-sglang-cu124"
+    assert choices.command(stack, "verl") == "nox -s build-verl -- --stack verl-sglang-cu124"

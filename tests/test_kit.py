@@ -18,6 +18,7 @@ from envcheck.errors import DataError, EnvcheckError, WorkError
 from scripts import (
     download,
     env_plan,
+    git_mirror,
     index_files,
     kit,
     kit_check,
@@ -135,7 +136,9 @@ def make(root: Path, *arguments: str, name: str = "kit") -> Path:
 def test_a_kit_installs_with_no_network_and_no_uv(made: tuple[Path, Index], capsys: pytest.CaptureFixture[str]) -> None:
     root, index = made
     place = make(root)
-    assert "no wheel of flash-attn is in the kit" in capsys.readouterr().out
+    assert (
+        "no wheel of flash-attn is in the kit: nox -s build-flash-attn -- --stack tiny first" in capsys.readouterr().out
+    )
     assert kit_check.verify(place) == 0
     asked = len(index.asked)
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(root / "home"), "UV_DEFAULT_INDEX": f"{index.url}/simple"}
@@ -164,12 +167,19 @@ def test_a_tampered_kit_is_refused_and_leaves_nothing(made: tuple[Path, Index]) 
     argv = [sys.executable, str(place / "install"), "--prefix", str(root / "env"), "--python", sys.executable]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "torch" in done.stderr
-    assert "sha256sum -c SHA256SUMS" in done.stderr
+    there = kit_install.sha256(place / "wheels" / name)
+    assert f"{name}: sha256 expected " in done.stderr
+    assert f", got {there}; it was refused" in done.stderr
+    (place / "wheels" / name).unlink()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert f"wheels/{name}: is gone from the kit" in done.stderr
     assert not [path.name for path in root.glob(".env*")] + [path for path in [root / "env"] if path.exists()]
     (place / "kit.json").write_text("{}", encoding="utf-8")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert "kit.json: sha256 expected" in done.stderr
+    (place / "SHA256SUMS").unlink()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "SHA256SUMS is gone from the kit" in done.stderr) == (1, True)
 
 
 @pytest.mark.process
@@ -287,6 +297,23 @@ def test_a_kit_says_what_it_holds() -> None:
 )
 def test_file_names_and_pins_compare(file: str, name: str) -> None:
     assert kit_check.flat(file).startswith(kit_check.flat(name) + "-")
+
+
+def test_only_an_optional_source_may_be_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise git_mirror.UnreachableError("commit 333e6d62 was not to be had")
+
+    rows = sources_lock.parse(lock_cases.SOURCES, "sources.toml").source
+    parsed = sources_lock.Sources(version=1, stack="tiny", source=rows[1:])
+    monkeypatch.setattr(sources_lock, "load", lambda _: parsed)
+    monkeypatch.setattr(git_mirror, "find", unreachable)
+    with pytest.raises(git_mirror.UnreachableError):
+        kit_files.sources(tmp_path / "needed", lock_cases.tiny(), [])
+    text = lock_cases.STACK.replace('distribution = "verl"\n', 'distribution = "verl"\noptional = true\n')
+    kit_files.sources(tmp_path / "optional", lock_cases.tiny(text), [])
+    assert "the source of verl is not in the kit, which is optional: commit 333e6d62" in capsys.readouterr().out
 
 
 def test_sources_are_copied_as_a_local_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

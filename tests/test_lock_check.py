@@ -14,6 +14,7 @@ from envcheck.stack import Stack
 from scripts import (
     env,
     lock_check,
+    lock_check_edits,
     lock_check_files,
     lock_check_network,
     lock_reasons,
@@ -33,6 +34,11 @@ __all__ = ["resolved"]
 @pytest.fixture
 def place(tmp_path: Path, resolved: Resolved) -> Path:
     return lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
+
+
+@pytest.fixture(autouse=True)
+def _unknown_to_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_check_edits, "committed", lambda _: "")
 
 
 def faults(tmp_path: Path, stack: Stack | None = None, *, proof: bool = False) -> list[str]:
@@ -144,7 +150,7 @@ def proof(place: Path, engine: str, **changes: object) -> Proof:
         lock_sha256=digest,
         packages=3,
         extensions=1,
-        modules=("sglang",),
+        modules=("helper", "sglang", "torch"),
     )
     return dataclasses.replace(good, **changes)  # type: ignore[arg-type]  # a test's own choice of fields
 
@@ -155,13 +161,38 @@ def test_proofs_are_asked_for_and_go_stale(tmp_path: Path, place: Path) -> None:
     prove_record.add(place, "tiny", proof(place, "vllm", lock_sha256="0" * 64))
     found = faults(tmp_path, proof=True)
     assert len(found) == 1
-    assert "its proof for Python 3.11.7 is stale, the lock has changed" in found[0]
+    assert "its proof for fsdp and Python 3.11.7 is stale, the lock has changed" in found[0]
     prove_record.add(place, "tiny", proof(place, "vllm", failed=("vllm._C: undefined symbol",)))
     assert faults(tmp_path, proof=True) == [
         "requirements-vllm.txt: failed its proof on 2026-01-01: vllm._C: undefined symbol"
     ]
     (place / "proof.json").write_text("[", encoding="utf-8")
     assert "expected JSON" in faults(tmp_path, proof=True)[0]
+
+
+def test_a_proof_of_other_sources_or_other_modules_is_stale(tmp_path: Path, place: Path) -> None:
+    now = prove_record.sources_digest(lock_cases.tiny(), "sglang", "fsdp", place)
+    prove_record.add(place, "tiny", proof(place, "sglang", sources_sha256=now))
+    prove_record.add(place, "tiny", proof(place, "vllm", modules=("torch",)))
+    found = faults(tmp_path, proof=True)
+    assert len(found) == 1
+    assert "its proof for fsdp and Python 3.11.7 is stale, it did not try helper:" in found[0]
+    prove_record.add(place, "tiny", proof(place, "vllm", waiting=("helper: needs flash-attn, which is",)))
+    assert faults(tmp_path, proof=True) == []
+    edit(place / "sources.toml", "e" * 64, "f" * 64)
+    assert any("stale, a source that it was built from has changed" in line for line in faults(tmp_path, proof=True))
+    (place / "sources.toml").unlink()
+    assert not any("stale" in line for line in faults(tmp_path, proof=True)), "that it is gone is said elsewhere"
+
+
+def test_what_a_proof_could_not_try_is_said_and_no_fault(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for engine in ("sglang", "vllm"):
+        prove_record.add(place, "tiny", proof(place, engine, waiting=("verl.actor: needs flash-attn, which is",)))
+    assert lock_check.main(["--stack", str(lock_cases.stack_file(tmp_path)), "--root", str(tmp_path)]) == 0
+    said = "tiny: sglang + fsdp, Python 3.11.7: not proven without a wheel of flash-attn: verl.actor\n"
+    assert capsys.readouterr().out.startswith(said)
 
 
 def test_the_command_prints_faults_and_gives_one(
@@ -249,6 +280,17 @@ def test_a_proof_is_written_in_the_place_of_the_earlier_one(place: Path) -> None
     prove_record.add(place, "tiny", proof(place, "sglang", python="3.9.1"))
     rows = json.loads((place / "proof.json").read_text(encoding="utf-8"))["proofs"]
     assert [(row["python"], row["packages"]) for row in rows] == [("3.9.1", 3), ("3.11.9", 4)]
+
+
+def test_a_proof_with_less_in_it_does_not_take_the_place_of_one_with_more(place: Path) -> None:
+    whole = proof(place, "sglang", modules=("helper", "sglang", "torch", "verl"))
+    less = proof(place, "sglang", date="2026-02-02", waiting=("verl: needs verl, without a wheel",))
+    assert prove_record.add(place, "tiny", whole) is None
+    assert prove_record.add(place, "tiny", less) == whole
+    failing = dataclasses.replace(less, failed=("helper: broken",))
+    for other in (failing, dataclasses.replace(less, lock_sha256="0" * 64)):
+        assert prove_record.add(place, "tiny", other) is None, "a failure and other bytes are news"
+        prove_record.add(place, "tiny", whole)
 
 
 def test_a_proof_is_shown_with_what_failed(place: Path) -> None:

@@ -19,8 +19,12 @@ from envcheck.errors import EnvcheckError, WorkError
 from envcheck.limits import Limits, Row, Table
 from scripts import index_files, lock, lock_pin, lock_upgrade
 from scripts.index_files import IndexFile
+from scripts.lock_resolve import Resolved
 from scripts.lock_upgrade import Wish
 from tests import lock_cases
+from tests.lock_cases import resolved
+
+__all__ = ["resolved"]
 
 URL = lock_cases.tiny().lock.wheels[0].url
 
@@ -83,7 +87,39 @@ def test_what_is_pinned_by_commit_or_twice_is_refused() -> None:
         lock_upgrade.owner(stack, "verl")
     with pytest.raises(WorkError, match="for each engine on its own"):
         lock_upgrade.owner(stack, "torch")
+    with pytest.raises(WorkError, match=r"overrides kernel==0.1.0: sglang asks for ==0.0.3, which is gone"):
+        lock_upgrade.owner(stack, "kernel")
+    with pytest.raises(WorkError, match="pinned by commit"):
+        lock_upgrade.upgraded(stack, "verl==9")
     assert lock_upgrade.owner(stack, "helper") is None
+
+
+@pytest.mark.usefixtures("offered")
+def test_what_one_engine_has_stays_with_it(tmp_path: Path, resolved: Resolved) -> None:
+    text = lock_cases.STACK.replace('["sglang[srt]"]', '["other==1", "sglang[srt]"]')
+    stack, path = lock_cases.tiny(text), lock_cases.stack_file(tmp_path, text)
+    stack = dataclasses.replace(stack, lock=dataclasses.replace(stack.lock, direct=("verl",)))
+    resolved.pins["vllm"] = [pin for pin in resolved.pins["vllm"] if pin.name != "helper"]
+    place = lock_cases.lay(tmp_path, stack, resolved)
+    new = lock_upgrade.upgraded(stack, "helper==1.5", place)
+    assert new.lock.direct == ("verl",)
+    assert new.lock.engine_direct == {"sglang": ("helper==1.5", "other==1", "sglang[srt]")}
+    lock_upgrade.write(path, stack, new)
+    assert stacks.load(str(path)).lock.engine_direct == new.lock.engine_direct
+    again = lock_upgrade.upgraded(new, "helper==1.0", place)
+    assert again.lock.engine_direct["sglang"][0] == "helper==1.0", "where it is asked for it is moved"
+    both = lock_upgrade.upgraded(stack, "helper==1.5", tmp_path / "nothing")
+    assert both.lock.direct == ("helper==1.5", "verl")
+
+
+def test_a_project_that_the_index_does_not_have_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example/simple")
+    answer(monkeypatch, urllib.error.HTTPError(URL, 404, "Not Found", Message(), None))
+    with pytest.raises(WorkError, match=r"has no gone==1 \(any more\); it has no gone at all"):
+        lock_upgrade.wish("gone==1")
+    answer(monkeypatch, urllib.error.HTTPError(URL, 503, "Busy", Message(), None))
+    with pytest.raises(WorkError, match="did not give the files of gone: HTTP Error 503"):
+        lock_upgrade.wish("gone==1")
 
 
 def test_a_stack_file_without_direct_requirements_gets_them() -> None:
@@ -110,7 +146,7 @@ def test_limits_that_hold_are_silent() -> None:
 def answer(monkeypatch: pytest.MonkeyPatch, *answers: bytes | Exception) -> list[str]:
     left, asked = list(answers), []
 
-    def urlopen(url: str, timeout: float) -> io.BytesIO:
+    def urlopen(url: object, timeout: float, context: object = None) -> io.BytesIO:
         asked.append(f"{url} {timeout}")
         found = left.pop(0)
         if isinstance(found, Exception):

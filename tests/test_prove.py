@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,9 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from envcheck.errors import WorkError
+from envcheck.errors import DataError, WorkError
 from envcheck.stack import Fault
-from scripts import env, env_plan, prove, prove_record, prove_run, prove_stub, toolchain
+from scripts import (
+    build_context,
+    build_steps,
+    env,
+    env_plan,
+    prove,
+    prove_build,
+    prove_record,
+    prove_run,
+    prove_stub,
+    toolchain,
+)
 from scripts.env_plan import Plan, Selection
 from scripts.lock_resolve import Resolved
 from scripts.prove_run import Result
@@ -166,14 +178,25 @@ def test_failures_are_sorted_into_known_waiting_and_real(tmp_path: Path) -> None
         faults={
             "torchao/_C.abi3.so": "undefined symbol: _ZN3c10",
             "verl.workers.actor": "ModuleNotFoundError: No module named 'flash_attn'",
+            "verl": "ModuleNotFoundError: No module named 'verl'",
             "helper": "ImportError: broken",
         },
     )
     lock = tmp_path / "requirements-sglang.txt"
     lock.write_text("x", encoding="utf-8")
-    proof = prove.record(selection(), lock, 5, ["flash-attn"], result)
+    (tmp_path / "sources.toml").write_text(lock_cases.SOURCES, encoding="utf-8")
+    proof = prove.record(selection(), lock, 5, ["flash-attn", "verl"], result)
     assert proof.known_faults == ("torchao/_C.abi3.so: undefined symbol: _ZN3c10 (optional)",)
-    assert proof.waiting == ("verl.workers.actor: needs flash-attn, which is compiled and not built here",)
+    assert proof.waiting == (
+        "verl: needs verl, without a wheel",
+        "verl.workers.actor: needs flash-attn, which is compiled and not built here",
+    )
+    assert [prove_record.lacking(line) for line in proof.waiting] == ["verl", "flash-attn"]
+    quiet = prove.record(selection(), lock, 5, ["flash-attn"], Result(modules={"sglang"}))
+    assert quiet.waiting == ("flash_attn: needs flash-attn, which is compiled and not built here",), (
+        "nothing asked for it"
+    )
+    assert proof.tried == {"sglang", "torchao/_C.abi3.so", "verl", "verl.workers.actor", "helper"}
     assert proof.failed == ("helper: ImportError: broken",)
     assert (proof.packages, proof.extensions, proof.modules) == (5, 2, ("sglang",))
 
@@ -218,12 +241,55 @@ def test_the_command_records_each_proof(
     monkeypatch.setattr(env_plan, "make", lambda *_, **__: plan)
     results = [Result(modules={"sglang"}), Result(faults={"helper": "broken"})]
     monkeypatch.setattr(prove_run, "run", lambda *_: results.pop(0))
+    monkeypatch.setattr(prove_build, "build", lambda *_: [])
     code = prove.main(["--stack", str(stack), "--root", str(tmp_path), "--python", sys.executable])
     assert code == 1
     assert "FAILED       helper: broken" in capsys.readouterr().out
     rows = json.loads((place / "proof.json").read_text(encoding="utf-8"))["proofs"]
     assert [row["engine"] for row in rows] == ["sglang", "vllm"]
     assert rows[0]["lock_sha256"] == prove_record.sha256(place / "requirements-sglang.txt")
+
+
+def test_what_no_nvcc_compiles_is_built_and_what_cannot_be_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(build_context, "context", lambda stack, name, wishes: f"{name} {wishes.python}")
+    monkeypatch.setattr(build_steps, "build", lambda context, _: asked.append(context))
+    assert prove_build.build(selection(), ["flash-attn", "verl"], tmp_path, tmp_path) == ["verl"]
+    assert asked == [f"verl {tmp_path}/bin/python"], "flash-attn takes nvcc and hours"
+
+    def refuse(*_: object) -> None:
+        raise WorkError("commit 333e6d62 was not to be had")
+
+    monkeypatch.setattr(build_steps, "build", refuse)
+    assert prove_build.build(selection(), ["verl"], tmp_path, tmp_path) == []
+    assert "verl could not be built for the proof: commit 333e6d62" in capsys.readouterr().err
+
+
+def test_what_is_built_is_put_in_before_it_is_tried_and_what_waits_gives_three(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolved
+) -> None:
+    place = lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
+    lacking, made = [("flash-attn", "verl"), ("flash-attn",)], []
+    plan = Plan(pins=(), constraints=place / "build.txt", extras=(), missing=(), sdists=())
+    monkeypatch.setattr(env, "version_of", lambda _: "3.11.7")
+    monkeypatch.setattr(env, "make", lambda *given, **_: made.append(given[2]))
+    monkeypatch.setattr(env_plan, "make", lambda *_, **__: dataclasses.replace(plan, missing=lacking.pop(0)))
+    monkeypatch.setattr(prove_build, "build", lambda *_: ["verl"])
+    faults = {"verl.workers.actor": "ModuleNotFoundError: No module named 'flash_attn'"}
+    monkeypatch.setattr(prove_run, "run", lambda *_: Result(modules={"sglang"}, faults=faults))
+    words = ["--stack", str(lock_cases.stack_file(tmp_path)), "--root", str(tmp_path), "--engine", "sglang"]
+    words += ["--python", sys.executable]
+    assert (prove.main(words), len(made)) == (3, 2)
+
+
+def test_a_damaged_record_is_refused_before_the_work(tmp_path: Path, resolved: Resolved) -> None:
+    place = lock_cases.lay(tmp_path, lock_cases.tiny(), resolved)
+    (place / "proof.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match="expected JSON") as caught:
+        prove.main(["--stack", str(lock_cases.stack_file(tmp_path)), "--root", str(tmp_path)])
+    assert "git restore it" in caught.value.fix
 
 
 def test_one_prefix_is_for_one_proof(tmp_path: Path) -> None:
