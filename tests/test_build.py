@@ -14,7 +14,7 @@ import pytest
 from envcheck import choices, stack
 from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError, WorkError
-from envcheck.facts import Facts
+from envcheck.facts import Facts, LibraryCopy
 from envcheck.model import Finding, Fix, Outcome
 from scripts import (
     build,
@@ -322,6 +322,27 @@ def test_the_real_rules_stop_another_cuda() -> None:
     assert "nvcc-differs-from-torch" in build_context.refusal(build_context.preflight(build_te(facts)))
 
 
+def test_an_architecture_that_nvcc_does_not_know_stops_without_a_gpu() -> None:
+    facts = replace(build_cases.healthy(), gpus=())
+    asked = build_cases.context("flash-attn", facts, archs=("9.0a", "12.0"))
+    asked = replace(asked, wishes=replace(asked.wishes, archs=("9.0a", "12.0")))
+    why = build_context.refusal(build_context.preflight(asked))
+    assert "nvcc-too-old-for-gpu" in why
+    assert "compute capability 12.0" in why
+    assert "Leave it out of --archs 9.0a;12.0" in why
+    assert "compute capability 9.0" not in why
+
+
+def test_the_real_rules_stop_cudnn_headers_of_another_major() -> None:
+    base = build_cases.healthy()
+    assert isinstance(base.cudnn, tuple)
+    libraries = [item for item in base.cudnn if item.kind == "library"]
+    place = "/opt/cudnn8/include/cudnn.h"
+    old = LibraryCopy(kind="header", path=place, version="8.9.7", source="env", selected=True)
+    facts = replace(base, cudnn=(*libraries, old))
+    assert "cudnn-header-differs-from-runtime" in build_context.refusal(build_context.preflight(build_te(facts)))
+
+
 def test_a_healthy_host_is_not_refused() -> None:
     assert build_context.refusal(build_context.preflight(build_te(build_cases.healthy()))) == ""
 
@@ -407,6 +428,24 @@ def test_the_context_is_read_as_the_build_will_see_it(monkeypatch: pytest.Monkey
     assert environs[1]["PATH"].startswith("/usr/local/cuda-12.4/bin:")
     assert found.wishes.trainer == "megatron"
     assert found.source.commit == "4e7caa1c35e301c31e563e19a75bd51e220b0b2c"
+
+
+def test_cudnn_is_judged_as_the_recipe_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDNN_PATH", "/opt/cudnn8")
+    environs = collected(monkeypatch, build_cases.healthy())
+    found = build_context.context(stack.load(), "transformer-engine", build_cases.WISHES)
+    assert environs[1]["CUDNN_PATH"] == found.choices.cudnn_path != "/opt/cudnn8"
+    build_context.context(stack.load(), "flash-attn", build_cases.WISHES)
+    assert environs[-1]["CUDNN_PATH"] == "/opt/cudnn8"
+
+
+def test_the_provisioned_compiler_serves_what_needs_no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = replace(build_cases.healthy(), compilers=())
+    environs = collected(monkeypatch, bare, build_cases.healthy())
+    monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: "/cache/gcc/bin/g++")
+    found = build_context.context(stack.load(), "megatron", build_cases.WISHES)
+    assert environs[1]["CXX"] == "/cache/gcc/bin/g++"
+    assert build_context.refusal(build_context.preflight(found)) == ""
 
 
 def test_without_a_toolkit_the_provisioned_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
