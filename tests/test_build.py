@@ -22,6 +22,7 @@ from scripts import (
     build_context,
     build_release,
     build_run,
+    build_sdist,
     build_steps,
     build_tools,
     build_verify,
@@ -610,6 +611,38 @@ def test_a_wheel_of_another_wheelhouse_is_taken_first(pip: list[Any], order: Ord
     mine = replace(order, wheelhouse=tmp_path / "mine", pull=str(order.wheelhouse))
     assert build_steps.build(context(), mine).sha256 == entry.sha256
     assert len(pip[1]) == 1
+
+
+def test_a_pulled_wheel_is_verified_from_its_bytes_before_it_is_taken(
+    pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("fsspec")
+    build_steps.build(context(), order)
+    mine = replace(order, wheelhouse=tmp_path / "mine", pull=str(order.wheelhouse))
+    found = [Finding(summary="the C++ ABI is not torch's", found="new", expected="old")]
+    monkeypatch.setattr("scripts.build_verify.wheels.verify", lambda *_, **__: tuple(found))
+    with pytest.raises(WorkError, match=r"(?s)not what was asked for:\n.*C\+\+ ABI.*not put into the wheelhouse$"):
+        build_steps.build(context(), mine)
+    assert list(wheelhouse_store.entries(mine.wheelhouse)) == []
+    assert len(pip[1]) == 1
+
+
+def test_gpu_code_of_an_sdist_has_the_architectures_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def verified(_: Path, **wanted: Any) -> tuple[Finding, ...]:
+        seen.append(wanted)
+        return ()
+
+    base = context()
+    sdist = replace(base, component=replace(base.component, recipe=build_sdist.RECIPE))
+    monkeypatch.setattr("scripts.build_verify.wheels.verify", verified)
+    for archs in (("8.0",), ()):
+        monkeypatch.setattr("scripts.build_verify.wheels.archs_of", lambda _, archs=archs: archs)
+        build_verify.verify(sdist, tmp_path / WHEEL)
+    assert [asked["archs"] for asked in seen] == [("9.0",), ()]
 
 
 def test_the_planned_time_and_the_closing_line() -> None:
