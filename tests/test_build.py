@@ -368,6 +368,21 @@ def build_te(facts: Facts) -> Context:
     return replace(build_cases.context("transformer-engine", facts), wishes=wishes)
 
 
+def test_the_made_environment_is_taken_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    python = tmp_path / "cache/envs/verl-sglang-cu124-sglang-fsdp-py3.10/bin/python"
+    options, wanted = build.parser().parse_args(["flash-attn"]), stack.load(factories.SEED)
+    assert build.wishes_of(options, wanted).python is None
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert build.wishes_of(options, wanted).python == str(python)
+    named = build.parser().parse_args(["flash-attn", "--python", "/mine"])
+    assert build.wishes_of(named, wanted).python == "/mine"
+    monkeypatch.setenv("VIRTUAL_ENV", "/venv")
+    assert build.wishes_of(options, wanted).python is None
+
+
 def test_no_torch_says_how_to_get_one() -> None:
     bare = context(facts=factories.without(build_cases.healthy(), "torch"))
     with pytest.raises(WorkError, match=r"has no torch; 2.5.1 is to be built against\n.*nox -s env"):
