@@ -40,6 +40,7 @@ KEYS = frozenset(
 )
 BEFORE = frozenset({"environment", "toolkits", "compilers", "cudnn"})
 """What a build environment changes."""
+COMPILER_RULES = frozenset({"gcc-too-old", "gcc-too-new-for-nvcc"})
 ARCH_RULE = "nvcc-too-old-for-gpu"
 UNLIMITED = 1 << 60
 
@@ -230,6 +231,8 @@ def refusal(outcomes: Sequence[Outcome]) -> str:
         for fix in outcome.fix:
             lines.append(f"    → {fix.text}")
             lines += [f"        {command}" for command in fix.commands]
+        if outcome.rule in COMPILER_RULES or outcome.subject == "g++":
+            lines += ["    → Or take the packaged GCC, without root", "        nox -s toolchain -- --gcc"]
     return "\n".join(lines)
 
 

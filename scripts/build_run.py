@@ -265,7 +265,8 @@ def failure(context: Context, done: process.Done, log: Path, *, began: int = 0, 
         gib = context.recipe.memory_per_job_bytes / 2**30
         who = "the kernel killed a compiler" if kills else "a compiler was killed, as the kernel does it,"
         memory = f"{who} for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
-        return KilledError(f"{what}: {memory}", fix=f"give it more memory, or --jobs 1; the log is {log}")
+        less = ", or --jobs 1" if context.jobs > 1 else ""
+        return KilledError(f"{what}: {memory}", fix=f"give it more memory{less}; the log is {log}")
     last = "\n".join(f"    {line}" for line in telling(text))
     return WorkError(f"{what}\n{cause}{last}", fix=f"the whole log is {log}")
 

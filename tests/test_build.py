@@ -315,7 +315,9 @@ def test_the_real_rules_stop_a_host_without_cudnn_headers() -> None:
 
 def test_the_real_rules_stop_an_old_compiler() -> None:
     facts = replace(build_cases.healthy(), compilers=factories.compilers("7.5.0"))
-    assert "gcc-too-old" in build_context.refusal(build_context.preflight(build_te(facts)))
+    why = build_context.refusal(build_context.preflight(build_te(facts)))
+    assert "gcc-too-old" in why
+    assert "nox -s toolchain -- --gcc" in why
 
 
 def test_the_real_rules_stop_another_cuda() -> None:
