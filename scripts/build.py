@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from envcheck.stack import Stack
 from scripts import build_context, build_flash_attn, build_order, build_steps, cli, sources, wheelhouse_store
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
+from scripts.cache import cache
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--stack", default=stacks.DEFAULT_STACK)
     out.add_argument("--engine", help="rollout engine (the stack's first)")
     out.add_argument("--trainer", help="training engine; for `all` (every trainer of the stack)")
-    out.add_argument("--python", help="the interpreter or environment to build for, with its torch")
+    out.add_argument("--python", help="what to build for, with its torch (an environment made by `nox -s env`)")
     out.add_argument("--archs", help="GPU architectures, as 9.0 or 8.0;9.0 (the GPUs present, else the stack's)")
     out.add_argument("--jobs", default="auto", help="compilers side by side: auto (by cores and memory) or a number")
     out.add_argument("--wheelhouse", type=Path, help="where wheels go (default: in the project's cache)")
@@ -87,14 +90,23 @@ def _variant(options: argparse.Namespace) -> dict[str, str]:
 
 def wishes_of(options: argparse.Namespace, stack: Stack) -> Wishes:
     """Read what to build for."""
+    engine = one_of("engine", options.engine, stack.engines, stack)
     return Wishes(
-        engine=one_of("engine", options.engine, stack.engines, stack),
+        engine=engine,
         trainer=one_of("trainer", options.trainer, stack.trainers, stack),
-        python=options.python,
+        python=options.python or _made(stack, engine),
         archs=archs_of(options.archs),
         jobs=jobs_of(options.jobs),
         from_sdist=options.from_sdist,
     )
+
+
+def _made(stack: Stack, engine: str) -> str | None:
+    """Path of the environment that `nox -s env` made for the stack; None where none is, or this one has torch."""
+    if os.environ.get("VIRTUAL_ENV") or importlib.util.find_spec("torch"):
+        return None
+    found = sorted(cache("envs").glob(f"{stack.name}-{engine}-*/bin/python"))
+    return str(found[0]) if found else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

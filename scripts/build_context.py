@@ -13,9 +13,9 @@ from envcheck import engine, limits
 from envcheck.choices import Choices
 from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError, WorkError
-from envcheck.facts import Facts, Package
+from envcheck.facts import Facts, Gpu, Package
 from envcheck.host import LocalHost
-from envcheck.model import Outcome, Target
+from envcheck.model import Fix, Outcome, Target
 from envcheck.probes import collect
 from envcheck.stack import Component, Recipe, Stack
 from scripts import build_sdist, sources_lock, toolchain, toolchain_compiler, toolchain_gcc
@@ -38,8 +38,10 @@ KEYS = frozenset(
         "sources",
     ]
 )
-BEFORE = frozenset({"environment", "toolkits", "compilers"})
+BEFORE = frozenset({"environment", "toolkits", "compilers", "cudnn"})
 """What a build environment changes."""
+COMPILER_RULES = frozenset({"gcc-too-old", "gcc-too-new-for-nvcc"})
+ARCH_RULE = "nvcc-too-old-for-gpu"
 UNLIMITED = 1 << 60
 
 
@@ -121,7 +123,7 @@ def context(stack: Stack, name: str, wishes: Wishes) -> Context:
     wishes = dataclasses.replace(
         wishes, engine=_of(wishes.engine, component.engines), trainer=_of(wishes.trainer, component.trainers)
     )
-    facts, choices = _chosen(stack, wishes, compiles=recipe.compiles)
+    facts, choices = _chosen(stack, wishes, recipe)
     if wishes.archs:
         choices = dataclasses.replace(choices, archs=wishes.archs)
     if wishes.jobs is not None:
@@ -141,20 +143,31 @@ def _component(stack: Stack, name: str, wishes: Wishes) -> Component:
     return stack.component(name, wishes.engine)
 
 
-def _chosen(stack: Stack, wishes: Wishes, *, compiles: bool) -> tuple[Facts, Choices]:
-    """Collect the facts as a build would meet them: with the toolkit and the compilers that were chosen."""
+def _chosen(stack: Stack, wishes: Wishes, recipe: Recipe) -> tuple[Facts, Choices]:
+    """Collect the facts as a build would meet them: with the toolkit, compilers and cuDNN that were chosen."""
     facts = collect(LocalHost(), python=wishes.python, only=KEYS)
     choices = chooser.choose(facts, stack, cuda=chooser.torch_cuda(facts))
-    home = choices.cuda_home or _provisioned(stack)
-    if not compiles or home is None:
+    environ = _environ(stack, choices, recipe)
+    if environ is None:
         return facts, choices
-    environ = {**os.environ, "CUDA_HOME": home, "PATH": f"{home}/bin{os.pathsep}{os.environ.get('PATH', '')}"}
-    cxx = choices.cxx or toolchain_gcc.provisioned()
-    compilers = {"CC": toolchain_compiler.cc_of(cxx) if cxx else None, "CXX": cxx, "CUDAHOSTCXX": cxx}
-    environ |= {name: path for name, path in compilers.items() if path}
     seen = collect(LocalHost(environ=environ), python=wishes.python, only=BEFORE | {"python"})
-    facts = dataclasses.replace(facts, environment=seen.environment, toolkits=seen.toolkits, compilers=seen.compilers)
+    changed = {name: getattr(seen, name) for name in BEFORE}
+    facts = dataclasses.replace(facts, **changed)
     return facts, chooser.choose(facts, stack, cuda=chooser.torch_cuda(facts))
+
+
+def _environ(stack: Stack, choices: Choices, recipe: Recipe) -> dict[str, str] | None:
+    """Give the environment that the build will be judged in; None where it is this one."""
+    cxx = choices.cxx or (toolchain_gcc.provisioned() if recipe.compiles or recipe.cxx else None)
+    home = (choices.cuda_home or _provisioned(stack)) if recipe.compiles else None
+    if home is None and (recipe.compiles or cxx == choices.cxx):
+        return None
+    named = {"CC": toolchain_compiler.cc_of(cxx) if cxx else None, "CXX": cxx, "CUDAHOSTCXX": cxx}
+    if home is not None:
+        named |= {"CUDA_HOME": home, "PATH": f"{home}/bin{os.pathsep}{os.environ.get('PATH', '')}"}
+    if "{cudnn_path}" in "".join(recipe.environment.values()):
+        named |= {"CUDNN_PATH": choices.cudnn_path, "CUDNN_HOME": choices.cudnn_path}
+    return {**os.environ, **{name: path for name, path in named.items() if path}}
 
 
 def _provisioned(stack: Stack) -> str | None:
@@ -179,7 +192,25 @@ def preflight(context: Context, *, force: Sequence[str] = ()) -> list[Outcome]:
         engine=context.wishes.engine,
         trainer=context.wishes.trainer,
     )
-    return [outcome for rule in wanted for outcome in engine.outcomes_of(rule, context.facts, target)]
+    outcomes = [outcome for rule in wanted for outcome in engine.outcomes_of(rule, _seen_by(rule.id, context), target)]
+    return [_with_asked_archs(outcome, context) for outcome in outcomes]
+
+
+def _seen_by(rule_id: str, context: Context) -> Facts:
+    """Give the facts; to the rule about nvcc and GPUs, as if the GPUs that are compiled for were in this host."""
+    if rule_id != ARCH_RULE or not context.recipe.archs_variable:
+        return context.facts
+    archs = dict.fromkeys(arch.rstrip("af") for arch in context.choices.archs)
+    gpus = tuple(Gpu(name=f"compute capability {arch}", compute_capability=arch, memory_bytes=0) for arch in archs)
+    return dataclasses.replace(context.facts, gpus=gpus)
+
+
+def _with_asked_archs(outcome: Outcome, context: Context) -> Outcome:
+    """Say how to do without an architecture that was asked for by name: no toolkit of the stack compiles for it."""
+    if outcome.rule != ARCH_RULE or not context.wishes.archs:
+        return outcome
+    fix = Fix(text=f"Leave it out of --archs {';'.join(context.wishes.archs)}")
+    return dataclasses.replace(outcome, fix=(fix,) if outcome.outcome == "error" else outcome.fix)
 
 
 def _alone(context: Context) -> Stack:
@@ -200,6 +231,8 @@ def refusal(outcomes: Sequence[Outcome]) -> str:
         for fix in outcome.fix:
             lines.append(f"    → {fix.text}")
             lines += [f"        {command}" for command in fix.commands]
+        if outcome.rule in COMPILER_RULES or outcome.subject == "g++":
+            lines += ["    → Or take the packaged GCC, without root", "        nox -s toolchain -- --gcc"]
     return "\n".join(lines)
 
 

@@ -48,6 +48,7 @@ class Inputs:
 def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs:
     """Read the inputs of a build off its context. Paths and the number of jobs do not count."""
     facts, recipe = context.facts, context.recipe
+    settings = "".join(recipe.environment.values())
     abi = "" if isinstance(facts.python, Unknown) else _text(facts.python.abi)
     system = facts.os
     common: dict[str, Any] = {
@@ -72,8 +73,8 @@ def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs
         torch="+".join(filter(None, (_text(context.torch.version), context.torch.build))),
         cxx11_abi=context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None,
         cuda=_nvcc(context),
-        cudnn=_cudnn(context) if "{cudnn_path}" in "".join(recipe.environment.values()) else "",
-        archs=context.choices.archs if recipe.archs_variable else (),
+        cudnn=_cudnn(context) if "{cudnn_path}" in settings else "",
+        archs=context.choices.archs if "{archs_" in settings else (),
     )
 
 
@@ -88,7 +89,10 @@ def _nvcc(context: Context) -> str:
 
 def _compiler(context: Context) -> str:
     compilers = () if isinstance(context.facts.compilers, Unknown) else context.facts.compilers
-    found = next((item for item in compilers if item.path == context.choices.cxx), None)
+    chosen = (item for item in compilers if item.path == context.choices.cxx)
+    # Where none fits, a build that was forced, or that has no limit, takes what comes first on PATH.
+    first = (item for item in compilers if item.selected and item.role == "cxx")
+    found = next(chosen, None) or next(first, None)
     return f"{found.family} {_text(found.version)}" if found else ""
 
 

@@ -12,10 +12,11 @@ PAUSE_SECONDS = 0.5
 PROC = Path("/proc")
 KILLED = re.compile(
     r"died due to signal 9|Killed signal terminated program|^\s*Killed$|\bKilled +\"?\$?\S*(nvcc|cc1plus|cicc)"
+    r"|error: command '[^'\n]+' failed with exit code -9$"
     r"|internal compiler error: Killed|virtual memory exhausted|cc1plus: out of memory allocating",
     re.MULTILINE,
 )
-"""What nvcc, g++ and the shell print where a compiler was killed or got no memory."""
+"""What nvcc, g++, setuptools and the shell print where a compiler was killed or got no memory."""
 SILENT = re.compile(r"FAILED: (?:\[code=(?:255|137|-9)\] )?[^\n\[]*\n[^\n]*\n\s*(?:\[\d+/\d+\]|ninja: )")
 """ninja's words where a compiler ended without one of its own: it was killed (255 is what ccache makes of it)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -25,6 +26,7 @@ BUILD_SECONDS = 24 * 3600
 MARK = ".envcheck-build"
 LAST_LINES = 15
 LINE_WIDTH = 300
+COMMAND_FAILED = re.compile(r"\s*error: command '[^'\n]+' (failed with exit code|terminated by signal) ")
 DROPPED = [
     "CPATH",
     "C_INCLUDE_PATH",
@@ -263,16 +265,24 @@ def failure(context: Context, done: process.Done, log: Path, *, began: int = 0, 
         gib = context.recipe.memory_per_job_bytes / 2**30
         who = "the kernel killed a compiler" if kills else "a compiler was killed, as the kernel does it,"
         memory = f"{who} for want of memory ({context.jobs} jobs, {gib:.0f} GiB planned for each)"
-        return KilledError(f"{what}: {memory}", fix=f"give it more memory, or --jobs 1; the log is {log}")
+        less = ", or --jobs 1" if context.jobs > 1 else ""
+        return KilledError(f"{what}: {memory}", fix=f"give it more memory{less}; the log is {log}")
     last = "\n".join(f"    {line}" for line in telling(text))
     return WorkError(f"{what}\n{cause}{last}", fix=f"the whole log is {log}")
 
 
 def telling(text: str) -> list[str]:
-    """Give the lines that tell most: from the first object that failed on, else the last ones; long lines cut."""
+    """Give the lines that tell most: from the first object that failed on, else the last ones; long lines cut.
+
+    Of setuptools' own compiling, ``error: command '/usr/bin/g++' failed with exit code 1`` ends what counts.
+    """
     lines = text.splitlines()
     first = next((index for index, line in enumerate(lines) if line.lstrip().startswith("FAILED: ")), None)
-    some = lines[-LAST_LINES:] if first is None else lines[first : first + LAST_LINES]
+    if first is None:
+        last = next((index for index, line in enumerate(lines, 1) if COMMAND_FAILED.match(line)), len(lines))
+        some = lines[max(0, last - LAST_LINES) : last]
+    else:
+        some = lines[first : first + LAST_LINES]
     return [line if len(line) <= LINE_WIDTH else f"{line[:LINE_WIDTH]} …" for line in some]
 
 

@@ -45,11 +45,16 @@ class Order:
     rebuild: bool = False
 
 
-def lookup(order: Order, inputs: Inputs) -> Entry | None:
-    """Give the wheel of these inputs: from the wheelhouse, else from the remote one that was named."""
+def lookup(context: Context, order: Order, inputs: Inputs) -> Entry | None:
+    """Give the wheel of these inputs: from the wheelhouse, else from the remote one, its bytes verified."""
     found = None if order.rebuild else wheelhouse_store.get(order.wheelhouse, inputs.key)
     if found is None and order.pull and not order.rebuild:
-        taken = wheelhouse_remote.pull(order.wheelhouse, order.pull, keys=[inputs.key])
+
+        def check(wheel: Path) -> None:
+            build_wheel.check_name(wheel, context.component.distribution, context.component.version)
+            build_verify.verify(context, wheel)
+
+        taken = wheelhouse_remote.pull(order.wheelhouse, order.pull, keys=[inputs.key], check=check)
         found = taken[0] if taken else None
     return found
 
@@ -57,7 +62,7 @@ def lookup(order: Order, inputs: Inputs) -> Entry | None:
 def build(context: Context, order: Order) -> Entry:
     """Give the wheel, built only where the wheelhouse lacks it."""
     inputs = build_key.inputs(context, order.variant)
-    found = _there(order, inputs)
+    found = _there(context, order, inputs)
     if found is not None:
         return found
     release = None if order.variant or order.rebuild else build_release.find(context)
@@ -75,11 +80,11 @@ def build(context: Context, order: Order) -> Entry:
     tree = build_run.tree_of(_tree_name(context))
     with locked(tree.with_name(f".{tree.name}.lock"), what=f"building {context.component.name}"):
         # A run that held the lock may have built it meanwhile.
-        return _there(order, inputs) or _build(context, order, inputs, tree)
+        return _there(context, order, inputs) or _build(context, order, inputs, tree)
 
 
-def _there(order: Order, inputs: Inputs) -> Entry | None:
-    found = lookup(order, inputs)
+def _there(context: Context, order: Order, inputs: Inputs) -> Entry | None:
+    found = lookup(context, order, inputs)
     if found is not None:
         print(f"{found.wheel}\n  is there already (key {inputs.key[:12]}), nothing was compiled", flush=True)
     return found
@@ -102,7 +107,7 @@ def _build(context: Context, order: Order, inputs: Inputs, tree: Path) -> Entry:
     made = build_run.run(context, tree=tree, log=log, extra=build_flash_attn.environment(order.variant))
     build_wheel.check_name(made.wheel, context.component.distribution, context.component.version)
     wheel = build_wheel.normalise(made.wheel, tree.with_name(f"{tree.name}.done"), epoch=build_run.epoch_of(context))
-    verification = build_verify.verify(context, wheel)
+    verification = build_verify.verify(context, wheel, stays=True)
     entry = wheelhouse_store.put(
         order.wheelhouse, inputs.key, wheel, _receipt(context, inputs, made, started, verification)
     )

@@ -15,19 +15,25 @@ from scripts.build_run import CANONICAL
 from scripts.cache import cache
 
 
-def verify(context: Context, wheel: Path) -> dict[str, Any]:
-    """Check a wheel against torch, architectures and C library of the context; raise WorkError where it lies."""
+def verify(context: Context, wheel: Path, *, stays: bool = False) -> dict[str, Any]:
+    """Check a wheel against torch, architectures and C library of the context; raise WorkError where it lies.
+
+    ``stays`` says that the file is kept where it is when it is refused.
+    """
     started = time.monotonic()
-    findings = wheels.verify(wheel, **asked(context))
+    archs, wanted = wheels.archs_of(wheel), asked(context)
+    if archs and "archs" in wanted and "{archs_" in "".join(context.recipe.environment.values()):
+        wanted["archs"] = context.choices.archs
+    findings = wheels.verify(wheel, **wanted)
     errors = [item for item in findings if item.severity == "error"]
     if errors:
         what = f"{wheel.name} is not what was asked for:\n" + "\n".join(map(_shown, errors))
-        raise WorkError(what, fix=f"it was not put into the wheelhouse; it lies at {wheel}")
+        raise WorkError(what, fix="it was not put into the wheelhouse" + (f"; it lies at {wheel}" if stays else ""))
     for item in findings:
         print(f"warning: {_shown(item).strip()}", flush=True)
     return {
         "seconds": round(time.monotonic() - started, 2),
-        "archs": list(wheels.archs_of(wheel)),
+        "archs": list(archs),
         "warnings": [_shown(item).strip() for item in findings],
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envcheck import stack as stacks
-from envcheck.errors import WorkError
+from envcheck.errors import EnvcheckError, WorkError
 from envcheck.stack import Component, Stack
 from scripts import cli, download, files, git_mirror, index_files, process, sources_lock
 from scripts.cache import cache, locked
@@ -32,7 +32,10 @@ class Prepared:
 
 
 def directories(named: Sequence[str] = ()) -> list[Path]:
-    """List the local mirror directories: those named, then those in $ENVCHECK_SOURCES."""
+    """List the local mirror directories: those named, which have to be there, then those in $ENVCHECK_SOURCES."""
+    for name in named:
+        if name != "mirror" and not Path(name).expanduser().is_dir():
+            raise EnvcheckError(f"--source {name}: there is no such directory", fix="name one, or say mirror")
     listed = [*(name for name in named if name != "mirror"), *os.environ.get(VARIABLE, "").split(os.pathsep)]
     return [Path(name).expanduser().absolute() for name in listed if name]
 

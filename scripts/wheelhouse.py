@@ -30,8 +30,8 @@ def listing(root: Path, options: argparse.Namespace) -> int:
 
 def verify(root: Path, options: argparse.Namespace) -> int:  # noqa: ARG001  # all commands alike
     """Check every wheel against its receipt; raise WorkError naming those that differ."""
-    count, faults = 0, []
-    for entry in wheelhouse_store.entries(root):
+    count, faults = 0, list[str]()
+    for entry in wheelhouse_store.entries(root, faults):
         count += 1
         fault = wheelhouse_store.damage(entry)
         if fault:
@@ -54,15 +54,19 @@ def prune(root: Path, options: argparse.Namespace) -> int:
 
 def push(root: Path, options: argparse.Namespace) -> int:
     """Send what the other side lacks."""
-    for entry in wheelhouse_remote.push(root, _url(options)):
+    sent = wheelhouse_remote.push(root, _url(options))
+    for entry in sent:
         print(f"sent {_row(entry)}")
+    print(f"{len(sent)} wheels sent")
     return 0
 
 
 def pull(root: Path, options: argparse.Namespace) -> int:
     """Take what this side lacks."""
-    for entry in wheelhouse_remote.pull(root, _url(options)):
+    taken = wheelhouse_remote.pull(root, _url(options))
+    for entry in taken:
         print(f"taken {_row(entry)}")
+    print(f"{len(taken)} wheels taken")
     return 0
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from envcheck.errors import WorkError
 from scripts import wheelhouse_store
 from scripts.files import sha256
+from scripts.wheelhouse_http import HttpWheelhouse
 from scripts.wheelhouse_store import RECEIPT, Entry
+
+DIGITS = 64
+"""Of a SHA-256 in hex."""
 
 
 class FileSystem(Protocol):
@@ -38,6 +43,8 @@ class FileSystem(Protocol):
 
 def connect(url: str) -> tuple[FileSystem, str]:
     """Give the file system and the path that a URL names; say what to install where fsspec or a backend is absent."""
+    if url.startswith(("http://", "https://")):
+        return HttpWheelhouse(url), url.rstrip("/")
     try:
         import fsspec  # optional
     except ImportError as error:
@@ -45,7 +52,8 @@ def connect(url: str) -> tuple[FileSystem, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise WorkError(f"{url} cannot be reached: {error}", fix="install the package that it names") from error
+        fix = f"install what it names: {sys.executable} -m pip install …"
+        raise WorkError(f"{url} cannot be reached: {error}", fix=fix) from error
     return cast("FileSystem", system), str(path).rstrip("/")
 
 
@@ -77,7 +85,7 @@ def _push_index(system: FileSystem, base: str) -> None:
             directory.mkdir(parents=True)
             (directory / RECEIPT).write_text(json.dumps(receipt), encoding="utf-8")
         wheelhouse_store.write_index(work)
-        for path in sorted((work / "simple").rglob("index.*")):
+        for path in sorted([work / "index.html", *(work / "simple").rglob("index.*")]):
             place = f"{base}/{path.relative_to(work)}"
             system.makedirs(place.rpartition("/")[0], exist_ok=True)
             system.put_file(str(path), place)
@@ -87,23 +95,44 @@ def receipts(system: FileSystem, base: str) -> Iterator[tuple[str, dict[str, Any
     """Give key and receipt of every wheel on the other side."""
     for path in sorted(system.find(f"{base}/wheels")):
         if path.endswith(f"/{RECEIPT}"):
-            yield path.split("/")[-2], json.loads(system.cat_file(path))
+            yield path.split("/")[-2], _receipt(system, path)
 
 
-def pull(root: Path, url: str, *, keys: Sequence[str] = ()) -> list[Entry]:
-    """Take the wheels that this side lacks (or those of the keys named); each is checked against its receipt's hash."""
+def _receipt(system: FileSystem, path: str) -> dict[str, Any]:
+    """Read a receipt of the other side; raise WorkError where it is none, or names no plain file."""
+    try:
+        receipt: dict[str, Any] = json.loads(system.cat_file(path))
+        file, digest = str(receipt["wheel"]["file"]), str(receipt["wheel"]["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkError(f"{path} is not a receipt: {error!r}", fix="push it again from where it was built") from error
+    if file != Path(file).name or not file.endswith(".whl") or len(digest) != DIGITS:
+        raise WorkError(f"{path} names {file!r}, which is no wheel beside it; it was refused")
+    return receipt
+
+
+def pull(
+    root: Path, url: str, *, keys: Sequence[str] = (), check: Callable[[Path], object] = lambda _: None
+) -> list[Entry]:
+    """Take the wheels that this side lacks (or those of the keys named); each is checked against its receipt's hash.
+
+    ``check`` sees the bytes of each before it is put here, and raises WorkError where it is not what was wanted.
+    """
     system, base = connect(url)
+    offered = list(_offered(system, base, keys))
+    if not offered and not keys:
+        raise WorkError(f"{url} holds no wheels", fix="check the address: it is the directory that holds simple/")
     taken = []
-    for key, receipt in _offered(system, base, keys):
+    for key, receipt in offered:
         if wheelhouse_store.get(root, key) is not None:
             continue
         with tempfile.TemporaryDirectory() as name:
-            file = Path(name) / str(receipt["wheel"]["file"])
+            file = Path(name) / receipt["wheel"]["file"]
             system.get_file(f"{base}/wheels/{key}/{file.name}", str(file))
             found, wanted = sha256(file), receipt["wheel"]["sha256"]
             if found != wanted:
                 what = f"{url}: {file.name} has sha256 {found}, its receipt says {wanted}; it was refused"
                 raise WorkError(what, fix="push it again from where it was built")
+            check(file)
             taken.append(wheelhouse_store.put(root, key, file, receipt))
     return taken
 
@@ -115,4 +144,4 @@ def _offered(system: FileSystem, base: str, keys: Sequence[str]) -> Iterator[tup
     for key in keys:
         path = f"{base}/wheels/{key}/{RECEIPT}"
         if system.exists(path):
-            yield key, json.loads(system.cat_file(path))
+            yield key, _receipt(system, path)

@@ -8,7 +8,9 @@ import html
 import json
 import os
 import shutil
+import sys
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +76,17 @@ def read(directory: Path) -> Entry:
         raise WorkError(f"{directory / RECEIPT} is not a receipt: {error!r}", fix=f"remove {directory}") from error
 
 
-def entries(root: Path) -> Iterator[Entry]:
-    """List all wheels, by name of file."""
-    found = [read(path.parent) for path in root.glob(f"wheels/*/{RECEIPT}")]
+def entries(root: Path, faults: list[str] | None = None) -> Iterator[Entry]:
+    """List all wheels, by name of file; what has no readable receipt is left out and said, or added to ``faults``."""
+    found = []
+    for path in sorted(root.glob(f"wheels/*/{RECEIPT}")):
+        try:
+            found.append(read(path.parent))
+        except WorkError as error:
+            if faults is None:
+                print(f"left out: {error}", file=sys.stderr)
+            else:
+                faults.append(error.what)
     yield from sorted(found, key=lambda item: (item.wheel.name, item.key))
 
 
@@ -168,7 +178,7 @@ def newest(root: Path) -> dict[str, Entry]:
 
 
 def write_index(root: Path) -> None:
-    """Write ``simple/`` as PEP 503 pages and PEP 691 JSON, which a plain web server or a directory can serve."""
+    """Write ``simple/`` as PEP 503 pages and PEP 691 JSON, and one page of all wheels for ``pip --find-links``."""
     projects: dict[str, list[Entry]] = {}
     for entry in newest(root).values():
         projects.setdefault(canonicalize_name(entry.wheel.name.split("-")[0]), []).append(entry)
@@ -180,13 +190,19 @@ def write_index(root: Path) -> None:
     write(simple / "index.json", _json({"projects": [{"name": name} for name in sorted(projects)]}))
     for name, found in projects.items():
         place = simple / name
-        links = [(f"../../wheels/{e.key}/{e.wheel.name}#sha256={e.sha256}", e.wheel.name) for e in found]
-        _page(place, name, links)
+        _page(place, name, [_link(entry) for entry in found])
         write(place / "index.json", _json({"name": name, "files": [_file(entry) for entry in found]}))
+    flat = [(link.removeprefix("../../"), name) for found in projects.values() for link, name in map(_link, found)]
+    _page(root, "Wheelhouse: all wheels", sorted(flat))
+
+
+def _link(entry: Entry) -> tuple[str, str]:
+    name = urllib.parse.quote(entry.wheel.name)
+    return f"../../wheels/{entry.key}/{name}#sha256={entry.sha256}", entry.wheel.name
 
 
 def _file(entry: Entry) -> dict[str, Any]:
-    url = f"../../wheels/{entry.key}/{entry.wheel.name}"
+    url = _link(entry)[0].partition("#")[0]
     return {"filename": entry.wheel.name, "url": url, "hashes": {"sha256": entry.sha256}, "size": entry.size}
 
 

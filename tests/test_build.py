@@ -14,7 +14,7 @@ import pytest
 from envcheck import choices, stack
 from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError, WorkError
-from envcheck.facts import Facts
+from envcheck.facts import Facts, LibraryCopy
 from envcheck.model import Finding, Fix, Outcome
 from scripts import (
     build,
@@ -22,6 +22,7 @@ from scripts import (
     build_context,
     build_release,
     build_run,
+    build_sdist,
     build_steps,
     build_tools,
     build_verify,
@@ -315,12 +316,35 @@ def test_the_real_rules_stop_a_host_without_cudnn_headers() -> None:
 
 def test_the_real_rules_stop_an_old_compiler() -> None:
     facts = replace(build_cases.healthy(), compilers=factories.compilers("7.5.0"))
-    assert "gcc-too-old" in build_context.refusal(build_context.preflight(build_te(facts)))
+    why = build_context.refusal(build_context.preflight(build_te(facts)))
+    assert "gcc-too-old" in why
+    assert "nox -s toolchain -- --gcc" in why
 
 
 def test_the_real_rules_stop_another_cuda() -> None:
     facts = replace(build_cases.healthy(), toolkits=(factories.toolkit("11.8.0"),))
     assert "nvcc-differs-from-torch" in build_context.refusal(build_context.preflight(build_te(facts)))
+
+
+def test_an_architecture_that_nvcc_does_not_know_stops_without_a_gpu() -> None:
+    facts = replace(build_cases.healthy(), gpus=())
+    asked = build_cases.context("flash-attn", facts, archs=("9.0a", "12.0"))
+    asked = replace(asked, wishes=replace(asked.wishes, archs=("9.0a", "12.0")))
+    why = build_context.refusal(build_context.preflight(asked))
+    assert "nvcc-too-old-for-gpu" in why
+    assert "compute capability 12.0" in why
+    assert "Leave it out of --archs 9.0a;12.0" in why
+    assert "compute capability 9.0" not in why
+
+
+def test_the_real_rules_stop_cudnn_headers_of_another_major() -> None:
+    base = build_cases.healthy()
+    assert isinstance(base.cudnn, tuple)
+    libraries = [item for item in base.cudnn if item.kind == "library"]
+    place = "/opt/cudnn8/include/cudnn.h"
+    old = LibraryCopy(kind="header", path=place, version="8.9.7", source="env", selected=True)
+    facts = replace(base, cudnn=(*libraries, old))
+    assert "cudnn-header-differs-from-runtime" in build_context.refusal(build_context.preflight(build_te(facts)))
 
 
 def test_a_healthy_host_is_not_refused() -> None:
@@ -345,6 +369,21 @@ def test_force_overrides_one_rule_by_name() -> None:
 def build_te(facts: Facts) -> Context:
     wishes = replace(build_cases.WISHES, trainer="megatron")
     return replace(build_cases.context("transformer-engine", facts), wishes=wishes)
+
+
+def test_the_made_environment_is_taken_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    python = tmp_path / "cache/envs/verl-sglang-cu124-sglang-fsdp-py3.10/bin/python"
+    options, wanted = build.parser().parse_args(["flash-attn"]), stack.load(factories.SEED)
+    assert build.wishes_of(options, wanted).python is None
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert build.wishes_of(options, wanted).python == str(python)
+    named = build.parser().parse_args(["flash-attn", "--python", "/mine"])
+    assert build.wishes_of(named, wanted).python == "/mine"
+    monkeypatch.setenv("VIRTUAL_ENV", "/venv")
+    assert build.wishes_of(options, wanted).python is None
 
 
 def test_no_torch_says_how_to_get_one() -> None:
@@ -408,6 +447,24 @@ def test_the_context_is_read_as_the_build_will_see_it(monkeypatch: pytest.Monkey
     assert environs[1]["PATH"].startswith("/usr/local/cuda-12.4/bin:")
     assert found.wishes.trainer == "megatron"
     assert found.source.commit == "4e7caa1c35e301c31e563e19a75bd51e220b0b2c"
+
+
+def test_cudnn_is_judged_as_the_recipe_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDNN_PATH", "/opt/cudnn8")
+    environs = collected(monkeypatch, build_cases.healthy())
+    found = build_context.context(stack.load(), "transformer-engine", build_cases.WISHES)
+    assert environs[1]["CUDNN_PATH"] == found.choices.cudnn_path != "/opt/cudnn8"
+    build_context.context(stack.load(), "flash-attn", build_cases.WISHES)
+    assert environs[-1]["CUDNN_PATH"] == "/opt/cudnn8"
+
+
+def test_the_provisioned_compiler_serves_what_needs_no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = replace(build_cases.healthy(), compilers=())
+    environs = collected(monkeypatch, bare, build_cases.healthy())
+    monkeypatch.setattr(toolchain_gcc, "provisioned", lambda: "/cache/gcc/bin/g++")
+    found = build_context.context(stack.load(), "megatron", build_cases.WISHES)
+    assert environs[1]["CXX"] == "/cache/gcc/bin/g++"
+    assert build_context.refusal(build_context.preflight(found)) == ""
 
 
 def test_without_a_toolkit_the_provisioned_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,6 +629,38 @@ def test_a_wheel_of_another_wheelhouse_is_taken_first(pip: list[Any], order: Ord
     mine = replace(order, wheelhouse=tmp_path / "mine", pull=str(order.wheelhouse))
     assert build_steps.build(context(), mine).sha256 == entry.sha256
     assert len(pip[1]) == 1
+
+
+def test_a_pulled_wheel_is_verified_from_its_bytes_before_it_is_taken(
+    pip: list[Any], order: Order, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("fsspec")
+    build_steps.build(context(), order)
+    mine = replace(order, wheelhouse=tmp_path / "mine", pull=str(order.wheelhouse))
+    found = [Finding(summary="the C++ ABI is not torch's", found="new", expected="old")]
+    monkeypatch.setattr("scripts.build_verify.wheels.verify", lambda *_, **__: tuple(found))
+    with pytest.raises(WorkError, match=r"(?s)not what was asked for:\n.*C\+\+ ABI.*not put into the wheelhouse$"):
+        build_steps.build(context(), mine)
+    assert list(wheelhouse_store.entries(mine.wheelhouse)) == []
+    assert len(pip[1]) == 1
+
+
+def test_gpu_code_of_an_sdist_has_the_architectures_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def verified(_: Path, **wanted: Any) -> tuple[Finding, ...]:
+        seen.append(wanted)
+        return ()
+
+    base = context()
+    sdist = replace(base, component=replace(base.component, recipe=build_sdist.RECIPE))
+    monkeypatch.setattr("scripts.build_verify.wheels.verify", verified)
+    for archs in (("8.0",), ()):
+        monkeypatch.setattr("scripts.build_verify.wheels.archs_of", lambda _, archs=archs: archs)
+        build_verify.verify(sdist, tmp_path / WHEEL)
+    assert [asked["archs"] for asked in seen] == [("9.0",), ()]
 
 
 def test_the_planned_time_and_the_closing_line() -> None:

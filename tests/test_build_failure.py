@@ -34,6 +34,7 @@ def failure(tmp_path: Path, text: str, *, code: int = 1, before: str = "", kills
         "cc1plus: out of memory allocating 65536 bytes after a total of 1 byte",
         "virtual memory exhausted: Cannot allocate memory",
         "  FAILED: [code=137] /tree/x.o\n  nvcc -c x.cu\n  Killed\n",
+        "  error: command '/usr/bin/g++' failed with exit code -9",
         SILENT,
         SILENT.replace("[code=255] ", ""),
     ],
@@ -64,6 +65,16 @@ def test_a_compiler_that_crashes_is_shown_with_its_words(tmp_path: Path) -> None
     assert "internal compiler error: Segmentation fault" in error.what
     assert "FAILED: [code=1] /tree/x.o" in error.what
     assert "Traceback line 59" not in error.what
+
+
+@pytest.mark.parametrize("code", ["1", "-11"])
+def test_a_compiler_that_setuptools_started_is_shown_without_what_pip_says_after_it(tmp_path: Path, code: str) -> None:
+    noise = "".join(f"  removing line {number}\n" for number in range(60))
+    text = f"  x.cpp:1: error: 'f' is no type\n  error: command '/usr/bin/g++' failed with exit code {code}\n{noise}"
+    error = failure(tmp_path, text)
+    assert not isinstance(error, KilledError)
+    assert "x.cpp:1: error: 'f' is no type" in error.what
+    assert error.what.endswith(f"error: command '/usr/bin/g++' failed with exit code {code}")
 
 
 def test_an_object_that_failed_with_words_and_255_was_not_killed(tmp_path: Path) -> None:

@@ -225,6 +225,24 @@ def test_a_pure_wheel_does_not_depend_on_torch_or_the_host() -> None:
     assert build_key.inputs(build_cases.context("transformer-engine")).cudnn
 
 
+def test_architectures_count_wherever_they_are_given_to_the_build() -> None:
+    def sdist(*archs: str) -> build_key.Inputs:
+        base = build_cases.context(archs=archs)
+        return build_key.inputs(replace(base, component=replace(base.component, recipe=build_sdist.RECIPE)))
+
+    assert sdist("9.0").archs == ("9.0",)
+    assert sdist("9.0").key != sdist("8.0").key
+
+
+def test_a_compiler_that_was_not_chosen_counts_too() -> None:
+    def megatron(gcc: str) -> build_key.Inputs:
+        facts = replace(build_cases.healthy(), compilers=factories.compilers(gcc))
+        return build_key.inputs(build_cases.context("megatron", facts))
+
+    assert megatron("7.5.0").host_compiler == "gcc 7.5.0"
+    assert megatron("7.5.0").key != megatron("14.2.0").key
+
+
 def test_facts_that_are_unknown_leave_a_gap_in_the_key() -> None:
     facts = replace(factories.healthy(), os=Unknown("no"), compilers=Unknown("no"), toolkits=Unknown("no"))
     found = build_key.inputs(build_cases.context(facts=facts))

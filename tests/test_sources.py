@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envcheck import stack as stacks
-from envcheck.errors import DataError, WorkError
+from envcheck.errors import DataError, EnvcheckError, WorkError
 from envcheck.stack import Component, Origin, Stack
 from scripts import download, git_mirror, git_objects, index_files, sources, sources_lock
 from scripts.index_files import IndexFile
@@ -274,9 +274,11 @@ def with_component(component: Component, name: str = "test") -> Stack:
     return replace(STACK, name=name, components=(*STACK.components, component))
 
 
-def test_mirror_directories_are_named_or_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirror_directories_are_named_or_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVCHECK_SOURCES", f"/a{os.pathsep}{os.pathsep}/b")
-    assert sources.directories(["/x", "mirror"]) == [Path("/x"), Path("/a"), Path("/b")]
+    assert sources.directories([str(tmp_path), "mirror"]) == [tmp_path, Path("/a"), Path("/b")]
+    with pytest.raises(EnvcheckError, match=r"--source .*/nothing: there is no such directory"):
+        sources.directories([str(tmp_path / "nothing")])
 
 
 GIT = Source(

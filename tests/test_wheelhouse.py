@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,23 @@ def house(tmp_path: Path) -> Path:
 def another(tmp_path: Path, house: Path, **changes: Any) -> wheelhouse_store.Entry:
     wheel = build_cases.wheel(tmp_path / "other", members={"flash_attn/new.py": b"y = 2\n"})
     return wheelhouse_store.put(house, OTHER, wheel, build_cases.receipt(**changes))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The temporary directory on the loopback, without listings of directories."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def list_directory(self, path: object) -> None:
+            self.send_error(403, str(path))
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_wheel_is_found_by_its_key(house: Path) -> None:
@@ -54,6 +75,18 @@ def test_a_receipt_that_is_none(house: Path, text: str) -> None:
     (house / "wheels" / KEY / RECEIPT).write_text(text, encoding="ascii")
     with pytest.raises(WorkError, match="is not a receipt"):
         wheelhouse_store.get(house, KEY)
+
+
+def test_a_damaged_receipt_stops_no_other_wheel(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    another(tmp_path, house)
+    (house / "wheels" / KEY / RECEIPT).write_text("{", encoding="ascii")
+    assert [entry.key for entry in wheelhouse_store.entries(house)] == [OTHER]
+    assert f"left out: {house / 'wheels' / KEY / RECEIPT} is not a receipt" in capsys.readouterr().err
+    another(tmp_path, house, finished="2026-03-03")
+    with pytest.raises(WorkError, match=f"{KEY}/{RECEIPT} is not a receipt"):
+        wheelhouse.main(["verify", "--wheelhouse", str(house)])
 
 
 def test_the_index_names_every_wheel_with_its_hash(house: Path) -> None:
@@ -153,6 +186,42 @@ def test_push_and_pull_through_a_directory(house: Path, tmp_path: Path, capsys: 
     assert wheelhouse_remote.pull(mine, remote) == []
 
 
+@pytest.mark.process
+def test_pull_from_a_web_server_that_lists_nothing(
+    house: Path, tmp_path: Path, served: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    assert wheelhouse.main(["pull", f"{served}/house/", "--wheelhouse", str(mine)]) == 0
+    assert "1 wheels taken" in capsys.readouterr().out
+    assert wheelhouse_store.get(mine, KEY) is not None
+    assert wheelhouse_remote.pull(mine, f"{served}/house", keys=[OTHER]) == []
+    with pytest.raises(WorkError, match="holds no wheels"):
+        wheelhouse_remote.pull(mine, f"{served}/nothing")
+    with pytest.raises(WorkError, match="an http address is only read"):
+        wheelhouse_remote.push(house, f"{served}/nothing")
+
+
+def test_a_web_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr("urllib.request.urlopen", refused)
+    with pytest.raises(WorkError, match=r"http://host/w cannot be reached: .*Connection refused"):
+        wheelhouse_remote.pull(tmp_path / "mine", "http://me:secret@host/w")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"wheel": {"file": "../../x.whl", "sha256": "%s"}}' % ("a" * 64), '{"wheel": {"file": "x.whl"}}'],
+)
+def test_a_receipt_of_the_other_side_is_not_trusted(house: Path, tmp_path: Path, text: str) -> None:
+    pytest.importorskip("fsspec")
+    (house / "wheels" / KEY / RECEIPT).write_text(text, encoding="ascii")
+    with pytest.raises(WorkError, match=r"is not a receipt|is no wheel beside it"):
+        wheelhouse_remote.pull(tmp_path / "mine", f"file://{house}")
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_pulled_wheel_with_other_bytes_is_refused(house: Path, tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     remote = tmp_path / "remote"
@@ -197,3 +266,6 @@ def test_pip_and_uv_read_the_index(house: Path, tmp_path: Path) -> None:
     index = (house / "simple").as_uri()
     process.output([*argv, "--index-url", index, "flash-attn==2.7.4.post1"], timeout=120)
     assert len(list((tmp_path / "got").glob("flash_attn-*.whl"))) == 1
+    flat = [*argv[:6], str(tmp_path / "flat"), "--isolated", "--no-index", "--find-links", str(house)]
+    process.output([*flat, "flash-attn==2.7.4.post1"], timeout=120)
+    assert len(list((tmp_path / "flat").glob("flash_attn-*.whl"))) == 1
