@@ -9,9 +9,9 @@ from envcheck.codec import Unknown
 from envcheck.facts import Driver, DriverLibrary, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
+from envcheck.rules.driver_parts import LIBCUDA, give_gpus, no_libcuda, without_compute
 
 CONSUMER = re.compile(r"GeForce|TITAN|\bRTX [2-5]0[5-9]0\b|\bGTX\b", re.IGNORECASE)
-LIBCUDA = "libcuda.so.1"
 
 
 def need_driver(facts: Facts) -> Driver:
@@ -50,8 +50,10 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             summary="there is no NVIDIA driver" + (" in this container" if facts.container is not None else ""),
             found=f"libcuda.so.1 only as {', '.join(stubs)}" if stubs else "neither libcuda.so.1 nor a kernel module",
             expected=f"driver {target.stack.driver.minimum} or newer",
-            fix=_give_gpus(facts, target),
+            fix=give_gpus(facts, target),
         )
+    elif without_compute(driver):
+        yield no_libcuda(facts, target)
 
 
 @rule(
@@ -73,14 +75,8 @@ def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
             summary="the driver is there, and no GPU is visible",
             found=driver.nvml_error or f"driver {driver.version}, device nodes: {nodes}",
             expected="at least one GPU",
-            fix=_give_gpus(facts, target),
+            fix=give_gpus(facts, target),
         )
-
-
-def _give_gpus(facts: Facts, target: Target) -> tuple[Fix, ...]:
-    if facts.container is not None:
-        return (Fix(text="Start the container with the GPUs", commands=("docker run --gpus all --ipc=host …",)),)
-    return remedy.driver(facts, target, target.stack.driver.native)
 
 
 @rule(
@@ -205,7 +201,7 @@ def driver_library_differs(facts: Facts, _target: Target) -> Iterator[Finding]:
     if helper is not None and helper.kind == "compat" and not own:
         library = module
     differs = module is not None and library is not None and module != library
-    if differs or "mismatch" in said.lower():
+    if differs or re.search("mismatch|function not found", said, re.IGNORECASE):
         yield Finding(
             summary="the driver's libraries and the loaded kernel module have different versions",
             found=f"libraries {library}, kernel module {module}" + (f"; {said}" if said else ""),

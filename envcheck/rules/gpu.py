@@ -6,13 +6,14 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from envcheck.facts import Facts, Package
+from envcheck.facts import Facts, Gpu, Package
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.driver import need_driver
 
 VGPU = re.compile(r"^(GRID|NVIDIA GRID)\b|-\d+[ABCQ]$")
 BLACKWELL = 10
+WHOLE = {"disabled", "n/a", ""}
 ALSO = {"torch", "torchvision", "xformers", "apex", "sglang-kernel", "flashinfer-jit-cache"}
 """Judged wherever they are installed, beside what the stack wants."""
 READY = {"completed", "not supported", "not reported", "n/a"}
@@ -247,7 +248,8 @@ def mixed_gpus(facts: Facts, _target: Target) -> Iterator[Finding]:
 )
 def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
     """The GPUs are whole ones, or NCCL was told what a virtual one lacks."""
-    virtual = [known(gpu.name) for gpu in subjects.need_gpu(facts) if VGPU.search(known(gpu.name))]
+    gpus = subjects.need_gpu(facts)
+    virtual = [known(gpu.name) for gpu in gpus if VGPU.search(known(gpu.name))]
     told = subjects.variable(facts, "NCCL_CUMEM_ENABLE") == "0" or subjects.variable(facts, "NCCL_P2P_DISABLE") == "1"
     if virtual and not told:
         yield Finding(
@@ -255,6 +257,21 @@ def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
             found=", ".join(virtual),
             expected="whole GPUs, or NCCL_CUMEM_ENABLE=0 and NCCL_P2P_DISABLE=1",
             fix=(remedy.exports("Tell NCCL", NCCL_CUMEM_ENABLE="0", NCCL_P2P_DISABLE="1"),),
+            severity="warning",
+        )
+    yield from _split(gpus)
+
+
+def _split(gpus: tuple[Gpu, ...]) -> Iterator[Finding]:
+    """Find several GPUs that MIG has split: a process uses one slice, and NCCL joins none."""
+    slices = [f"{gpu.name} {gpu.mig}" for gpu in gpus if isinstance(gpu.mig, str) and gpu.mig not in WHOLE]
+    if slices and len(gpus) > 1:
+        yield Finding(
+            summary="MIG splits the GPUs: a process uses one slice only, and NCCL cannot join slices",
+            found=", ".join(dict.fromkeys(slices)),
+            expected="whole GPUs, or a run on one slice",
+            fix=(Fix(text="Switch MIG off (as root, with nothing on the GPU)", commands=("sudo nvidia-smi -mig 0",)),),
+            sources=("https://docs.nvidia.com/datacenter/tesla/mig-user-guide/",),
             severity="warning",
         )
 
