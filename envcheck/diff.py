@@ -12,7 +12,16 @@ from envcheck.record import dataclass
 
 ABSENT = "absent"
 VOLATILE = frozenset(
-    {"collected", "host", "uuid", "free_bytes", "free_inodes", "memory_available_bytes", "session_dir"}
+    {
+        "collected",
+        "host",
+        "uuid",
+        "free_bytes",
+        "free_inodes",
+        "memory_available_bytes",
+        "shm_free_bytes",
+        "session_dir",
+    }
 )
 """Fields that differ between any two readings."""
 IDENTITIES: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -72,6 +72,8 @@ class Resources:
     """Limit of the cgroup (v1 or v2); None: none."""
     swap_bytes: Number = 0
     shm_bytes: Number
+    shm_free_bytes: int | Unknown | None = None
+    """Of /dev/shm; None: a document that does not say it."""
     disks: tuple[Disk, ...] = ()
     max_processes: int | str | Unknown
     """Soft ``ulimit -u``; "unlimited" where there is none. Likewise the two below; locked memory is in bytes."""
@@ -79,6 +81,10 @@ class Resources:
     locked_memory: int | str | Unknown
     open_files_hard: int | str | Unknown | None = None
     """Hard ``ulimit -n``, up to which a process may raise its own; None in documents of before it was read."""
+    tasks_limit: int | Unknown | None = None
+    """Processes and threads that the cgroup allows (``pids.max``); None: no limit."""
+    interfaces: tuple[str, ...] = ()
+    """Network interfaces of this host or container; none: they were not read."""
     hostname_resolves: Text = "unknown"
     """The address that the host's own name resolves to."""
     jit_locks: tuple[str, ...] = ()

@@ -158,6 +158,8 @@ def resources(**changes: Any) -> Resources:
         "max_processes": 4_000_000,
         "open_files": 1_048_576,
         "locked_memory": "unlimited",
+        "shm_free_bytes": 100 << 30,
+        "interfaces": ("eth0", "lo"),
         "hostname_resolves": "10.0.0.7",
     }
     return Resources(**{**given, **changes})

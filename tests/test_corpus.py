@@ -15,11 +15,13 @@ from scripts.corpus_reports import Report, edited, load
 REPORTS = corpus.TESTS / "corpus.toml"
 HOSTS = corpus.TESTS / "hosts"
 CORPUS = load(REPORTS)
+LATER = load(corpus.TESTS / "corpus_runtime.toml")
+EVERY = {**dict.fromkeys(CORPUS.reports, CORPUS), **dict.fromkeys(LATER.reports, LATER)}
 
 
-@pytest.mark.parametrize("name", CORPUS.reports)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_report_is_found_in_its_log_and_on_its_host(name: str) -> None:
-    score = corpus.scored(name, CORPUS.reports[name], CORPUS, HOSTS)
+    score = corpus.scored(name, EVERY[name].reports[name], EVERY[name], HOSTS)
     assert score.log_right, f"the log is explained by {score.logged or 'nothing'}"
     assert score.facts_right is not False, f"seen at {score.seen or 'no stage'}; found {score.wrong}"
 

@@ -156,6 +156,11 @@ def test_resources_under_cgroup_v2_take_the_lowest_limit_around() -> None:
             "/proc/self/status": STATUS,
             "/sys/fs/cgroup/cgroup.controllers": "cpu memory",
             "/sys/fs/cgroup/user.slice/memory.max": "1000\n",
+            "/sys/fs/cgroup/user.slice/pids.max": "4096\n",
+            "/sys/fs/cgroup/user.slice/job/pids.max": "max\n",
+            "/sys/class/net/eth0/address": "",
+            "/sys/class/net/vethab12/address": "",
+            "/sys/class/net/lo/address": "",
             "/sys/fs/cgroup/user.slice/job/memory.max": "max\n",
             "/sys/fs/cgroup/user.slice/job/cpu.max": "200000 100000\n",
             "/sys/fs/cgroup/user.slice/cpu.max": "max 100000\n",
@@ -163,6 +168,8 @@ def test_resources_under_cgroup_v2_take_the_lowest_limit_around() -> None:
     )
     found = resources.probe(recorded, Unknown("no"))
     assert found.memory_limit_bytes == 1000
+    assert found.tasks_limit == 4096
+    assert found.interfaces == ("eth0", "lo")
     assert found.cpus == 2
     assert found.shm_bytes == 512 << 20
 
@@ -173,6 +180,7 @@ def test_resources_of_an_empty_host() -> None:
     assert isinstance(found.cpus, Unknown)
     assert isinstance(found.shm_bytes, Unknown)
     assert isinstance(found.open_files, Unknown)
+    assert (found.shm_free_bytes, found.interfaces) == (None, ())
     assert [disk.path for disk in found.disks] == ["/scratch", "/w"]
 
 
@@ -203,6 +211,8 @@ def test_a_disk_that_cannot_be_asked_is_unknown() -> None:
         def free(self, path: str) -> tuple[int, int]:
             raise PermissionError(13, "Permission denied", path)
 
+    shm = resources.Mount(root="/", point="/dev/shm", kind="tmpfs", options="rw")
+    assert isinstance(resources.shm_free(Broken(), [shm]), Unknown)
     found = resources.disks(Broken(environ={"HOME": "/h"}))
     assert all(isinstance(disk.free_bytes, Unknown) for disk in found)
 

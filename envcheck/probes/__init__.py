@@ -67,6 +67,7 @@ def started_by_others(facts: Facts) -> Facts:
     if not isinstance(found, Unknown):
         found = replace(found, shm_bytes=why, hostname_resolves=why, memory_limit_bytes=why)
         found = replace(found, max_processes=why, open_files=why, locked_memory=why)
+        found = replace(found, shm_free_bytes=None, tasks_limit=None, interfaces=())
     held = facts.container
     if held is not None and not isinstance(held, Unknown):
         held = replace(held, start=())

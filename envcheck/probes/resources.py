@@ -12,6 +12,8 @@ from envcheck.record import dataclass
 NO_LIMIT_BYTES = 1 << 60
 """cgroup v1 writes "no limit" as the highest page-aligned 64-bit number."""
 OUTER_LIMIT = 64
+PASSING = re.compile(r"veth|cali|lxc|tap|vnet|tunl|bonding_masters")
+"""Interfaces that come and go with containers, and what is none."""
 SHM = "/dev/shm"  # noqa: S108  # only read about
 
 
@@ -37,11 +39,14 @@ def probe(host: Host, named: Text | Pending) -> Resources:
         memory_limit_bytes=memory_limit(host, mounts),
         swap_bytes=memory.get("SwapTotal", Unknown("/proc/meminfo has no SwapTotal")),
         shm_bytes=shm(host, mounts, memory),
+        shm_free_bytes=shm_free(host, mounts),
         disks=disks(host),
         max_processes=limits.get("Max processes", Unknown("/proc/self/limits has no Max processes")),
         open_files=limits.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
         open_files_hard=hard.get("Max open files", Unknown("/proc/self/limits has no Max open files")),
         locked_memory=limits.get("Max locked memory", Unknown("/proc/self/limits has no Max locked memory")),
+        tasks_limit=tasks_limit(host, mounts),
+        interfaces=tuple(sorted(name for name in host.listdir("/sys/class/net") if not PASSING.match(name))),
         hostname_resolves=resolved(named),
         jit_locks=jit_locks(host),
     )
@@ -108,16 +113,20 @@ def _ancestors(mount: Mount, path: str) -> list[str]:
 
 def memory_limit(host: Host, mounts: list[Mount]) -> int | Unknown | None:
     """Lowest memory limit of this cgroup and those around it; None: none; Unknown: no cgroup can be read."""
-    places = cgroup_directories(host, mounts, "memory")
+    return _lowest(host, mounts, "memory", ("memory.max", "memory.limit_in_bytes"))
+
+
+def tasks_limit(host: Host, mounts: list[Mount]) -> int | Unknown | None:
+    """Lowest limit of processes and threads (``pids.max``) of this cgroup and those around it, likewise."""
+    return _lowest(host, mounts, "pids", ("pids.max",))
+
+
+def _lowest(host: Host, mounts: list[Mount], controller: str, files: tuple[str, ...]) -> int | Unknown | None:
+    places = cgroup_directories(host, mounts, controller)
     if not places:
-        return Unknown("no cgroup of the memory controller can be read") if not mounts else None
-    limits = []
-    for place in places:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = _text(host, f"{place}/{name}").strip()
-            if text.isdigit() and int(text) < NO_LIMIT_BYTES:
-                limits.append(int(text))
-    return min(limits, default=None)
+        return Unknown(f"no cgroup of the {controller} controller can be read") if not mounts else None
+    texts = [_text(host, f"{place}/{name}").strip() for place in places for name in files]
+    return min((int(text) for text in texts if text.isdigit() and int(text) < NO_LIMIT_BYTES), default=None)
 
 
 def cpus(host: Host, mounts: list[Mount]) -> Number:
@@ -160,6 +169,16 @@ def shm(host: Host, mounts: list[Mount], memory: dict[str, int]) -> Number:
     if mount.kind == "tmpfs" and "MemTotal" in memory:
         return memory["MemTotal"] // 2
     return Unknown(f"{SHM} is a {mount.kind} without a size")
+
+
+def shm_free(host: Host, mounts: list[Mount]) -> int | Unknown | None:
+    """Free bytes of /dev/shm: what runs that were killed left there is not free."""
+    if not any(mount.point == SHM for mount in mounts):
+        return None
+    try:
+        return host.free(SHM)[0]
+    except OSError as error:
+        return Unknown(f"{SHM}: {error.strerror}")
 
 
 def read_ulimits(host: Host, *, hard: bool = False) -> dict[str, int | str]:

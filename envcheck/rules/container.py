@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envcheck.facts import Docker, Facts
+from envcheck.facts import Docker, Driver, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.build_resources import threshold
@@ -76,6 +76,11 @@ def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
     container = known(facts.container) if facts.container is not None else None
     driver = known(facts.driver)
     if container is None or (known(driver.present) and known(facts.gpus)):
+        if container is not None and _lacks_memory_device(driver.device_nodes):
+            yield _no_memory_device()
+        return
+    if "insufficient permissions" in (driver.nvml_error or "").lower():
+        yield _not_permitted(driver.nvml_error or "")
         return
     said = container.nvidia_visible_devices
     yield Finding(
@@ -85,6 +90,35 @@ def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
         ),
         expected="the driver's libraries and device nodes inside the container",
         fix=(remedy.with_gpus(facts),),
+    )
+
+
+def _lacks_memory_device(nodes: tuple[str, ...]) -> bool:
+    """Tell whether the control device was given, and that of unified memory was not."""
+    return "/dev/nvidiactl" in nodes and "/dev/nvidia-uvm" not in nodes
+
+
+def _no_memory_device() -> Finding:
+    return Finding(
+        summary="nvidia-smi works here, CUDA will not (error 999): this container has no /dev/nvidia-uvm",
+        found="/dev/nvidiactl, and no /dev/nvidia-uvm",
+        expected="/dev/nvidia-uvm",
+        fix=(
+            Fix(
+                text="On the host: load nvidia-uvm, then start the container anew",
+                commands=("sudo nvidia-modprobe -u -c=0",),
+            ),
+        ),
+    )
+
+
+def _not_permitted(said: str) -> Finding:
+    keep = "podman run --device nvidia.com/gpu=all --group-add keep-groups --security-opt=label=disable …"
+    return Finding(
+        summary="this container has the GPU's device files, and this user may not open them",
+        found=said,
+        expected="device files that this user may open",
+        fix=(Fix(text="Keep the user's groups, and let SELinux pass devices", commands=(keep, "ls -lZ /dev/nvidia*")),),
     )
 
 
@@ -100,6 +134,10 @@ def _started_without_gpus(facts: Facts) -> Iterator[Finding]:
 )
 def device_cgroup_reload(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Containers keep their GPUs when systemd reloads."""
+    said = facts.driver.nvml_error if isinstance(facts.driver, Driver) else None
+    if facts.container is not None and "unknown error" in (said or "").lower():
+        yield _lost(said or "")
+        return
     docker = need_engine(facts)
     linked = known(known(facts.driver).char_symlinks)
     if known(docker.cgroup_driver or "") != "systemd" or linked or any("nvidia.com" in item for item in docker.cdi):
@@ -111,6 +149,21 @@ def device_cgroup_reload(facts: Facts, _target: Target) -> Iterator[Finding]:
         expected="links in /dev/char, CDI, or the cgroupfs driver",
         fix=(Fix(text="Make the links (again after each boot)", commands=remedy.as_root(facts, *commands)),),
         severity="warning",
+    )
+
+
+def _lost(said: str) -> Finding:
+    """Say, in a container, that it has lost its GPUs already."""
+    return Finding(
+        summary="this container has lost its GPUs: the host's systemd rewrote its device rules",
+        found=said,
+        expected="an answer of NVML",
+        fix=(
+            Fix(
+                text="On the host: make the links, then start the container anew",
+                commands=("sudo nvidia-ctk system create-dev-char-symlinks --create-all", "docker restart …"),
+            ),
+        ),
     )
 
 
@@ -130,6 +183,8 @@ def shm_too_small(facts: Facts, target: Target) -> Iterator[Finding]:
     memory, _ = subjects.memory(facts)
     wanted = min(threshold(target, "shm_wanted_bytes"), threshold(target, "shm_wanted_share") * memory)
     small = have < threshold(target, "shm_small_bytes")
+    if not small:
+        yield from _full(facts, have, threshold(target, "shm_small_bytes"))
     if not small and have >= wanted:
         return
     severity: Severity = "error" if small and (several or not have) else "warning"
@@ -141,6 +196,23 @@ def shm_too_small(facts: Facts, target: Target) -> Iterator[Finding]:
         fix=_more_shm(facts, wanted, mounted=have > 0),
         severity=severity,
     )
+
+
+def _full(facts: Facts, have: float, least: float) -> Iterator[Finding]:
+    """Find shared memory that is large enough, and full: a run that was killed leaves its segments there."""
+    free = subjects.resources(facts).shm_free_bytes
+    if isinstance(free, int) and free < least:
+        yield Finding(
+            summary=f"the shared memory is full: {subjects.size(free)} of {subjects.size(have)} are free",
+            found=f"{subjects.size(free)} free in /dev/shm",
+            expected=f"{subjects.size(least)} or more",
+            fix=(
+                Fix(
+                    text="See what runs that ended left there, and remove that",
+                    commands=("ls -ltS /dev/shm | head -20", "fuser -v /dev/shm/*"),
+                ),
+            ),
+        )
 
 
 def _more_shm(facts: Facts, wanted: float, *, mounted: bool) -> tuple[Fix, ...]:

@@ -9,9 +9,9 @@ from envcheck.codec import Unknown
 from envcheck.facts import Driver, DriverLibrary, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
+from envcheck.rules.driver_parts import LIBCUDA, no_libcuda, without_compute
 
 CONSUMER = re.compile(r"GeForce|TITAN|\bRTX [2-5]0[5-9]0\b|\bGTX\b", re.IGNORECASE)
-LIBCUDA = "libcuda.so.1"
 
 
 def need_driver(facts: Facts) -> Driver:
@@ -52,6 +52,8 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
             expected=f"driver {target.stack.driver.minimum} or newer",
             fix=remedy.gpus(facts, target),
         )
+    elif without_compute(driver):
+        yield no_libcuda(facts, target)
 
 
 @rule(
@@ -202,7 +204,7 @@ def driver_library_differs(facts: Facts, _target: Target) -> Iterator[Finding]:
     if helper is not None and helper.kind == "compat" and not own:
         library = module
     differs = module is not None and library is not None and module != library
-    if differs or "mismatch" in said.lower():
+    if differs or re.search("mismatch|function not found", said, re.IGNORECASE):
         yield Finding(
             summary="the driver's libraries and the loaded kernel module have different versions",
             found=f"libraries {library}, kernel module {module}" + (f"; {said}" if said else ""),

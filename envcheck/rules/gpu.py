@@ -251,7 +251,8 @@ def mixed_gpus(facts: Facts, _target: Target) -> Iterator[Finding]:
 )
 def vgpu_unsupported(facts: Facts, _target: Target) -> Iterator[Finding]:
     """The GPUs are whole ones, or NCCL was told what a virtual one lacks."""
-    virtual = [known(gpu.name) for gpu in subjects.need_gpu(facts) if VGPU.search(known(gpu.name))]
+    gpus = subjects.need_gpu(facts)
+    virtual = [known(gpu.name) for gpu in gpus if VGPU.search(known(gpu.name))]
     told = subjects.variable(facts, "NCCL_CUMEM_ENABLE") == "0" or subjects.variable(facts, "NCCL_P2P_DISABLE") == "1"
     if virtual and not told:
         yield Finding(

@@ -236,6 +236,9 @@ def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Findi
     preload = facts.environment.get("LD_PRELOAD")
     hooks = [item for item in re.split(r"[:\s]+", preload or "") if "torch_memory_saver" in item]
     if package(facts, "torch-memory-saver") is None:
+        if not hooks and facts.wish is not None and facts.wish.memory_saver:
+            yield _not_installed(target)
+            return
         if not hooks:
             msg = "torch-memory-saver is not installed"
             raise NotApplicable(msg)
@@ -261,6 +264,15 @@ def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Findi
             fix=(_search(place),),
             severity="error" if asked else "warning",
         )
+
+
+def _not_installed(target: Target) -> Finding:
+    return Finding(
+        summary="the run asks for the memory saver, and torch-memory-saver is not installed",
+        found="not installed",
+        expected="torch-memory-saver",
+        fix=(remedy.locked(target),),
+    )
 
 
 def _preload(summary: str, found: str, torch: str) -> Finding:

@@ -9,6 +9,9 @@ from envcheck.model import Finding, Fix, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 
 
+WHOLE = {"disabled", "n/a", ""}
+
+
 @rule(
     "mig-enabled",
     group="run time",
@@ -22,7 +25,7 @@ from envcheck.rules import remedy, subjects
 def mig_enabled(facts: Facts, _target: Target) -> Iterator[Finding]:
     """The GPUs are whole ones, or one instance is all that is used."""
     visible = subjects.need_gpu(facts)
-    split = [gpu for gpu in visible if known(gpu.mig) != "disabled"]
+    split = [gpu for gpu in visible if known(gpu.mig) not in WHOLE]
     if not split:
         return
     found = ", ".join(f"{gpu.name} (MIG {gpu.mig})" for gpu in split)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, package, rule
-from envcheck.rules import remedy, subjects
+from envcheck.rules import interfaces, remedy, subjects
 from envcheck.rules.build_resources import threshold
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LOCAL_INTERFACES = frozenset({"lo", "docker0"})
 
 
 @rule(
@@ -43,6 +42,8 @@ def cuda_visible_devices_unsupported(facts: Facts, target: Target) -> Iterator[F
         severity = "error" if target.engine == "vllm" or uuids[0].startswith("MIG-") else "warning"
     elif not all(part.isdigit() for part in parts):
         what, severity = "is no list of numbers", "error"
+    elif max(int(part) for part in parts) >= (have := _gpus(facts, parts)):
+        what, severity = f"names a GPU that is not there ({have} are), and CUDA drops the rest of the list", "error"
     elif [int(part) for part in parts] != list(range(len(parts))) and target.engine == "sglang":
         what, severity = "does not start at 0 and count up: sglang's engine takes the numbers as they are", "warning"
     if severity:
@@ -59,6 +60,12 @@ def cuda_visible_devices_unsupported(facts: Facts, target: Target) -> Iterator[F
             ),
             severity=severity,
         )
+
+
+def _gpus(facts: Facts, parts: list[str]) -> int:
+    """Count the GPUs of the host; as many as are named where they could not be counted."""
+    counted = len(facts.gpus) if isinstance(facts.gpus, tuple) else 0
+    return counted or max(int(part) for part in parts) + 1
 
 
 @rule(
@@ -166,7 +173,7 @@ def _is_disaggregated(facts: Facts) -> bool:
 )
 def network_interface_unresolved(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Where a run has several nodes, this host's name leads the others to it."""
-    yield from _named_for_this_host_only(facts)
+    yield from interfaces.named_wrongly(facts, _nodes(facts))
     if subjects.variable(facts, "GLOO_SOCKET_IFNAME"):
         return
     address = subjects.resources(facts).hostname_resolves
@@ -182,19 +189,6 @@ def network_interface_unresolved(facts: Facts, _target: Target) -> Iterator[Find
             fix=(remedy.exports("Name the interface", GLOO_SOCKET_IFNAME="eth0", NCCL_SOCKET_IFNAME="eth0"),),
             severity="error" if nodes > 1 else "ok",
         )
-
-
-def _named_for_this_host_only(facts: Facts) -> Iterator[Finding]:
-    """Find an interface that no other node reaches, named for a run of several."""
-    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
-        value = subjects.variable(facts, name)
-        if value.lstrip("=") in LOCAL_INTERFACES and _nodes(facts) > 1:
-            yield Finding(
-                summary=f"{name} names an interface that no other node reaches",
-                found=f"{name}={value}",
-                expected="the interface of the network between the nodes",
-                fix=(remedy.exports("Name the interface", **{name: "eth0"}),),
-            )
 
 
 def _nodes(facts: Facts) -> int:

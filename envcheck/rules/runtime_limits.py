@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from envcheck.facts import Disk, Facts
@@ -11,6 +12,8 @@ from envcheck.rules.build_resources import threshold
 
 CACHES = {"cache": "XDG_CACHE_HOME", "tmp": "TMPDIR", "home": "HOME"}
 FEW_INODES = 10_000
+INFINIBAND = re.compile(r"ib\d|ibs\d|ibp\d")
+_UNIT = "systemctl set-property user-$(id -u).slice TasksMax=infinity"
 
 
 def raise_limit(facts: Facts, option: str, item: str, value: int) -> tuple[Fix, ...]:
@@ -48,6 +51,26 @@ def process_limit_low(facts: Facts, target: Target) -> Iterator[Finding]:
             fix=raise_limit(facts, "-u", "nproc", 4 * least),
             severity="warning",
         )
+    yield from _too_few_tasks(facts, least)
+
+
+def _too_few_tasks(facts: Facts, least: int) -> Iterator[Finding]:
+    """Find a cgroup's own limit, which ``ulimit -u`` does not show."""
+    have = subjects.resources(facts).tasks_limit
+    if not isinstance(have, int) or have >= least:
+        return
+    pod = facts.container is not None and known(facts.container).runtime == "kubernetes"
+    fix = Fix(text="Start the container without the limit", commands=(remedy.run_container(facts, "--pids-limit=-1"),))
+    if facts.container is None:
+        fix = Fix(text="Lift it for this session's unit", commands=remedy.as_root(facts, _UNIT))
+    yield Finding(
+        summary=f"only {have} processes and threads are allowed in this cgroup",
+        found=f"pids.max {have}",
+        expected=f"{least} or more",
+        fix=(Fix(text="Ask for a higher podPidsLimit of the node's kubelet"),) if pod else (fix,),
+        severity="warning",
+        subject="pids.max",
+    )
 
 
 @rule(
@@ -98,13 +121,13 @@ def _may_be_raised(facts: Facts, least: int) -> bool:
 )
 def locked_memory_low(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Where InfiniBand is asked for, memory may be locked without limit."""
-    asked = [name for name in ("NCCL_IB_HCA", "NCCL_IB_GID_INDEX") if subjects.variable(facts, name)]
+    asked = _asks_for_infiniband(facts)
     if not asked:
         raise NotApplicable("InfiniBand is not asked for")
     have = known(subjects.resources(facts).locked_memory)
     if isinstance(have, int) and have < subjects.GIB:
         yield Finding(
-            summary=f"only {subjects.size(have)} of memory may be locked, and {asked[0]} asks for InfiniBand",
+            summary=f"only {subjects.size(have)} of memory may be locked, and {asked} asks for InfiniBand",
             found=f"ulimit -l {have // 1024} KiB",
             expected="unlimited",
             fix=(Fix(text="Start with", commands=(_unlocked(facts),)),),
@@ -116,6 +139,15 @@ def _unlocked(facts: Facts) -> str:
     return (
         "ulimit -l unlimited" if remedy.runtime(facts) is None else remedy.run_container(facts, "--ulimit memlock=-1")
     )
+
+
+def _asks_for_infiniband(facts: Facts) -> str:
+    """Name what makes NCCL use InfiniBand: a variable, or an interface, which it takes by itself."""
+    if subjects.variable(facts, "NCCL_IB_DISABLE") not in {"", "0"}:
+        return ""
+    names = ("NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NCCL_IB_DISABLE")
+    cards = [name for name in subjects.resources(facts).interfaces if INFINIBAND.match(name)]
+    return next((name for name in (*names, *cards) if name in cards or subjects.variable(facts, name)), "")
 
 
 @rule(
