@@ -62,6 +62,15 @@ def test_what_a_person_reads_is_whole(row: Signature) -> None:
 
 
 @ROW
+def test_no_placeholder_is_left_for_a_person_to_read(row: Signature) -> None:
+    for example in row.row.examples:
+        first = explain(io.BytesIO(example.encode())).matches[0]
+        commands = [command for fix in first.fix for command in fix.commands]
+        for text in (first.summary, *(fix.text for fix in first.fix), *commands):
+            assert not re.search(r"(?<!\$)\{[a-z_]+\d*[|}]|\}\}", text)
+
+
+@ROW
 def test_no_pattern_repeats_without_bound(row: Signature) -> None:
     for pattern in (row.row.pattern, row.row.near, row.row.absent):
         if pattern is None:
