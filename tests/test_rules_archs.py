@@ -118,6 +118,9 @@ PRELOADED = make.having(missing("sgl-kernel", "libnvJitLink.so.12"), make.packag
         pytest.param(
             "cuda-library-not-found", missing("sgl-kernel", "libnvJitLink.so.12"), LAUNCH, "error", id="nvjitlink"
         ),
+        pytest.param(
+            "cuda-library-not-found", missing("torch", "libcusparseLt.so.0"), LAUNCH, "error", id="torch-itself"
+        ),
         pytest.param("cuda-library-not-found", PRELOADED, LAUNCH, "ok", id="torch-2.6-loads-it-first"),
         pytest.param("cuda-library-not-found", UNREAD, LAUNCH, "unknown", id="libraries-unread"),
         pytest.param("cmake-too-new", make.healthy(), TE, "ok", id="cmake-3"),

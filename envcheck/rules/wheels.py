@@ -13,11 +13,18 @@ from envcheck.rules import remedy, subjects
 from envcheck.rules.libraries import preloaded
 
 CUDA = re.compile(
-    r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cupti|nccl|nvJitLink|nvToolsExt)\.so"
+    r"lib(cudart|cublas|cublasLt|cudnn|cufft|cufile|curand|cusolver|cusparse|cusparseLt|cupti|nccl|nvJitLink|nvshmem_host"
+    r"|nvToolsExt)\.so"
 )
 VERSIONED = re.compile(r"lib(cudart|cublas|cublasLt)\.so\.\d+$")
 TAGGED = re.compile(r"(?:cp|cpython-)(\d{2,3})[a-z]*")
-FOLDERS = {"libcudart": "cuda_runtime", "libcublaslt": "cublas", "libcupti": "cuda_cupti", "libnvtoolsext": "nvtx"}
+FOLDERS = {
+    "libcudart": "cuda_runtime",
+    "libcublaslt": "cublas",
+    "libcupti": "cuda_cupti",
+    "libnvtoolsext": "nvtx",
+    "libnvshmem_host": "nvshmem",
+}
 
 
 def _again(facts: Facts, item: Package) -> Fix:
