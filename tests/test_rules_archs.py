@@ -25,6 +25,10 @@ def module(abi: str | None, *others: str) -> Facts:
     return make.changed(make.healthy(), "flash-attn", extensions=parts)
 
 
+def named(file: str, machine: str | None = None) -> Facts:
+    return make.changed(make.healthy(), "flash-attn", extensions=(Extension(path=f"/s/{file}", machine=machine),))
+
+
 def tagged(tag: str) -> Facts:
     return make.changed(make.healthy(), "sgl-kernel", tag=tag)
 
@@ -77,6 +81,8 @@ PRELOADED = make.having(missing("sgl-kernel", "libnvJitLink.so.12"), make.packag
         pytest.param("python-abi-differs", module("abi3"), LAUNCH, "ok", id="abi3"),
         pytest.param("python-abi-differs", module("cpython-39"), LAUNCH, "error", id="other"),
         pytest.param("python-abi-differs", module("cpython-39", "cpython-310"), LAUNCH, "ok", id="one-for-each"),
+        pytest.param("python-abi-differs", named("_C.cpython-311-x86_64-linux-gnu.so"), LAUNCH, "error", id="by-name"),
+        pytest.param("python-abi-differs", named("_C.abi3.so"), LAUNCH, "ok", id="abi3-by-name"),
         pytest.param("python-abi-differs", UNREAD, LAUNCH, "unknown", id="unread"),
         pytest.param("wheel-not-for-this-host", tagged("cp310-abi3-manylinux2014_x86_64"), LAUNCH, "ok", id="abi3-tag"),
         pytest.param(
@@ -94,6 +100,8 @@ PRELOADED = make.having(missing("sgl-kernel", "libnvJitLink.so.12"), make.packag
             "wheel-not-for-this-host", tagged("cp310-cp310-linux_aarch64"), LAUNCH, "error", id="other-machine"
         ),
         pytest.param("wheel-not-for-this-host", tagged("odd"), LAUNCH, "ok", id="no-tag"),
+        pytest.param("wheel-not-for-this-host", named("_C.abi3.so", machine="aarch64"), LAUNCH, "error", id="bytes"),
+        pytest.param("wheel-not-for-this-host", named("_C.abi3.so", machine="x86_64"), LAUNCH, "ok", id="own-bytes"),
         pytest.param("wheel-not-for-this-host", UNREAD, LAUNCH, "unknown", id="tags-unread"),
         pytest.param("cuda-library-not-found", make.healthy(), LAUNCH, "ok", id="all-found"),
         pytest.param("cuda-library-not-found", missing("sgl-kernel", "libcublas.so.12"), LAUNCH, "error", id="cublas"),
@@ -109,6 +117,9 @@ PRELOADED = make.having(missing("sgl-kernel", "libnvJitLink.so.12"), make.packag
         ),
         pytest.param(
             "cuda-library-not-found", missing("sgl-kernel", "libnvJitLink.so.12"), LAUNCH, "error", id="nvjitlink"
+        ),
+        pytest.param(
+            "cuda-library-not-found", missing("torch", "libcusparseLt.so.0"), LAUNCH, "error", id="torch-itself"
         ),
         pytest.param("cuda-library-not-found", PRELOADED, LAUNCH, "ok", id="torch-2.6-loads-it-first"),
         pytest.param("cuda-library-not-found", UNREAD, LAUNCH, "unknown", id="libraries-unread"),

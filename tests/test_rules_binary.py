@@ -89,6 +89,8 @@ def test_a_symbol_of_another_torch() -> None:
         pytest.param({"build": "cu12torch2.5cxx11abiFALSE"}, "ok", id="this-torch"),
         pytest.param({"build": "cu12torch2.6cxx11abiFALSE", "extensions": (ext(),)}, "warning", id="label-but-loads"),
         pytest.param({"origin": Origin(url="https://x/f-2%2Bcu12torch2.6cxx11abiFALSE-cp310.whl")}, "error", id="url"),
+        pytest.param({"extensions": (ext(missing=("libtorch_cuda_cu.so",)),)}, "error", id="library-of-another-torch"),
+        pytest.param({"extensions": (ext(missing=("libtorch_cuda.so", "libc10.so")),)}, "ok", id="torchs-own-library"),
         pytest.param({}, "ok", id="nothing-said"),
     ],
 )
@@ -156,6 +158,14 @@ def test_a_wheel_whose_name_lies() -> None:
     assert "c10::Error::Error(c10::SourceLocation, std::__cxx11::basic_string" in found.found
     assert "2.7.4.post1" in found.fix[0].text
     assert make.said(RULES[0], facts, LTS) == "ok"  # the ABI explains the symbol; the torch minor is right
+
+
+def test_the_abi_by_the_symbols_that_are_not_found() -> None:
+    facts = flash_attn(extensions=(ext(undefined=(ERROR_NEW,)),))
+    assert (make.said(RULES[1], facts), make.said(RULES[0], facts)) == ("error", "ok")
+    new = torch(make.without(make.healthy(), "sgl-kernel"), "2.5.1", cxx11_abi=True)
+    same = flash_attn(facts=new, extensions=(ext(undefined=(ERROR_NEW,)),))
+    assert (make.said(RULES[1], same), make.said(RULES[0], same)) == ("ok", "error")
 
 
 @pytest.mark.parametrize(
@@ -332,6 +342,9 @@ def test_no_extension_needs_a_libstdcxx() -> None:
     [
         pytest.param(make.package("sgl-kernel", "0.3.21", extensions=(ext(cuda_major=13),)), "error", id="bytes"),
         pytest.param(make.package("vllm", "0.8.5", build="cu118"), "error", id="label"),
+        pytest.param(make.package("x", "1", extensions=(ext(missing=("libcublas.so.13",)),)), "error", id="missing"),
+        pytest.param(make.package("x", "1", extensions=(ext(needed=("libcudart.so.11.0",)),)), "error", id="needed"),
+        pytest.param(make.package("x", "1", extensions=(ext(needed=("libcufft.so.11",)),)), "ok", id="own-numbers"),
         pytest.param(make.package("vllm", "0.8.5", build="cu128"), "ok", id="same-major"),
         pytest.param(make.package("transformer-engine-cu13", "2.10.0"), "error", id="package-name"),
         pytest.param(make.package("transformer-engine-cu12", "2.3.0"), "ok", id="package-name-same"),

@@ -16,6 +16,9 @@ TE = make.target(stage="build", trainer="megatron")
 LAUNCH = make.target()
 CUDA13 = make.toolkit("13.0.2", path="/usr/local/cuda", gcc_max=15)
 NO_NVCC = make.toolkit(nvcc=None, ptxas=None)
+BARE_NVCC = make.toolkit(path="/usr/local", headers=False)
+WHOLE = make.toolkit(selected=False)
+HEADERS_UNREAD = make.toolkit(headers=Unknown("the directory cannot be listed"))
 BLACKWELL = (make.gpu("NVIDIA B200", "10.0", 180),)
 OF_CUDA_13 = make.having(make.healthy(toolkits=(CUDA13,)), make.package("torch", "2.11.0", cuda="13.0"))
 GONE = make.toolkit(Unknown("/gone does not exist"), path="/gone", nvcc=None, source="env", gcc_max=None, headers=False)
@@ -69,6 +72,16 @@ GONE = make.toolkit(Unknown("/gone does not exist"), path="/gone", nvcc=None, so
             id="a-part-of-it",
         ),
         pytest.param("cuda-home-invalid", make.variables(make.bare(), CUDA_HOME=""), BUILD, "error", id="empty"),
+        pytest.param("cuda-home-invalid", make.bare(toolkits=(BARE_NVCC,)), BUILD, "error", id="no-headers"),
+        pytest.param("cuda-home-invalid", make.bare(toolkits=(BARE_NVCC, WHOLE)), BUILD, "warning", id="headers-apart"),
+        pytest.param("cuda-home-invalid", make.bare(toolkits=(HEADERS_UNREAD,)), BUILD, "ok", id="headers-unread"),
+        pytest.param(
+            "cuda-home-invalid",
+            make.having(make.healthy(toolkits=(BARE_NVCC,)), make.package("flashinfer-jit-cache", "0.2.2.post1")),
+            LAUNCH,
+            "ok",
+            id="no-headers-and-nothing-compiles",
+        ),
         pytest.param("cuda-home-invalid", make.variables(make.bare(), CUDA_HOME="cuda"), BUILD, "error", id="relative"),
         pytest.param(
             "cuda-home-invalid", make.variables(make.bare(), CUDA_HOME="/cuda "), BUILD, "error", id="a-space"
@@ -211,3 +224,14 @@ def test_a_gpu_that_the_stacks_own_toolkit_does_not_know_wants_another_stack() -
     (fix,) = make.outcomes("nvcc-too-old-for-gpu", make.bare(gpus=BLACKWELL), BUILD)[0].fix
     assert fix.text.startswith("Take a stack of CUDA >=12.8")
     assert fix.commands == ()
+
+
+def test_nvcc_without_headers_names_where_the_headers_are() -> None:
+    (apart,) = make.outcomes("cuda-home-invalid", make.bare(toolkits=(BARE_NVCC, WHOLE)), BUILD)
+    assert apart.found == "no cuda_runtime.h below /usr/local"
+    assert apart.fix[0].commands == (f"export CUDA_HOME={WHOLE.path}",)
+    prefix = "/home/me/miniforge3/envs/verl"
+    python = make.python(environment="conda", prefix=prefix, conda_prefix=prefix)
+    facts = make.bare(python=python, toolkits=(make.toolkit(path=prefix, headers=False),))
+    (conda,) = make.outcomes("cuda-home-invalid", facts, BUILD)
+    assert conda.fix[0].commands == (f"conda install -p {prefix} -y -c conda-forge cuda-toolkit=12.4.1",)

@@ -23,6 +23,25 @@ HOSTILE = ("a", "a ", "/", "/a", ".", "(", " ", "_Z", "a.so: ", "0", "a1.", "'",
 SLOWEST = 0.25
 """Seconds for one pattern on the worst line; measured 0.03 on two shared cores."""
 
+NO_CAUSE = (
+    "error: command '/usr/local/cuda/bin/nvcc' failed with exit code 1",
+    "error: command '/opt/conda/bin/nvcc' failed with exit status 255",
+    "subprocess.CalledProcessError: Command '['cmake', '--build', '.', '-j=8']' returned non-zero exit status 1.",
+    "/usr/local/cuda/bin/nvcc -I/x/csrc/cutlass/include -I/usr/local/cuda/include -D_GLIBCXX_USE_CXX11_ABI=0",
+    "/usr/bin/c++ -DNV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING -I/x/3rdparty/cudnn-frontend/include -lcudart -lcudnn -lnccl",
+    "ninja: build stopped: subcommand failed.",
+    "RuntimeError: Error building extension 'fused_adam'",
+    "collect2: error: ld returned 1 exit status",
+    "fatal: not a git repository (or any of the parent directories): .git",
+    "-- Could NOT find OpenMP_CXX (missing: OpenMP_CXX_FLAGS OpenMP_CXX_LIB_NAMES)",
+    "-- Performing Test CMAKE_HAVE_LIBC_PTHREAD - Failed",
+    "-- USE_CUDNN is set to 0. Compiling without cuDNN support",
+    "WARNING: Apex is not installed. Falling back to Torch Norm",
+    "Cloning into '3rdparty/cutlass'...",
+    "  Downloading outlines_core-0.1.26-cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+)
+"""Lines of builds that went well, and what only says that one did not."""
+
 MINIMAL = """
 version = {version}
 [rules.a-rule]
@@ -59,6 +78,20 @@ def test_what_a_person_reads_is_whole(row: Signature) -> None:
         assert all(command.strip() for command in fix.commands)
     assert row.summary({}).strip()
     assert row.harmless or row.fixes({}), "a fault needs a way out"
+
+
+@ROW
+def test_no_placeholder_is_left_for_a_person_to_read(row: Signature) -> None:
+    for example in row.row.examples:
+        first = explain(io.BytesIO(example.encode())).matches[0]
+        commands = [command for fix in first.fix for command in fix.commands]
+        for text in (first.summary, *(fix.text for fix in first.fix), *commands):
+            assert not re.search(r"(?<!\$)\{[a-z_]+\d*[|}]|\}\}", text)
+
+
+@pytest.mark.parametrize("line", NO_CAUSE)
+def test_what_names_no_cause_is_none(line: str) -> None:
+    assert explain(io.BytesIO(line.encode())).root is None
 
 
 @ROW

@@ -22,16 +22,21 @@ def of_torch(symbol: str) -> bool:
 
 
 def cxx11_abi(symbols: Iterable[Symbol]) -> bool | None:
-    """Tell which std::string the symbols of torch's libraries are asked for with; None: none of them carries one.
+    """Tell which std::string the symbols of torch's libraries are asked for with; None: none of them carries one."""
+    return string_abi(symbol.name for symbol in symbols)
+
+
+def string_abi(names: Iterable[str]) -> bool | None:
+    """Tell which std::string mangled names of torch's libraries carry; None: none of them carries one.
 
     ``_ZN3c105ErrorC2ENS_14SourceLocationESs`` is the old ABI, ``…NSt7__cxx1112basic_stringI…`` the new one.
     """
     old = False
-    for symbol in symbols:
-        if of_torch(symbol.name):
-            if "__cxx11" in symbol.name:
+    for name in names:
+        if of_torch(name):
+            if "__cxx11" in name:
                 return True
-            old = old or uses_old_string(symbol.name)
+            old = old or uses_old_string(name)
     return False if old else None
 
 

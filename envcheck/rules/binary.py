@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterator
 
 from envcheck.binary.abi import of_torch
@@ -12,6 +14,8 @@ from envcheck.rules import binary_evidence as evidence
 from envcheck.rules import binary_libraries, remedy, subjects
 
 ABI_NAMES = {True: "the new C++ ABI (std::__cxx11::string)", False: "the old C++ ABI (std::string as before GCC 5)"}
+OTHER_TORCH = re.compile(r"lib(?:torch|c10)_(?!cpu|cuda\.|python|global)")
+"""Libraries that torch had in other releases or builds, as libtorch_cuda_cu.so of 1.x."""
 OTHER_ABI = {True: "__cxx11", False: "Ss"}
 
 
@@ -58,11 +62,15 @@ def _other_torch(
     abi = evidence.torch(facts).cxx11_abi
     for extension in item.extensions:
         names = tuple(name for name in extension.undefined if of_torch(name))
-        if names and not (isinstance(abi, bool) and extension.cxx11_abi is (not abi)):
+        if names and not (isinstance(abi, bool) and evidence.string_abi(extension) is (not abi)):
             harmless = evidence.swallowed(target, item)
             if harmless and harmless[1] == "ok":  # undefined-symbol tells it, as a note
                 return None
             return evidence.symbols_shown(extension, names), harmless[1] if harmless else "error", ()
+        gone = [name for name in extension.missing if OTHER_TORCH.match(name)]
+        if gone:
+            place = posixpath.basename(extension.path)
+            return f"{place} needs {', '.join(gone)}, which torch {torch} has not", "error", ()
     built = evidence.label(item).get("torch", "")
     if built and subjects.minor(built) != subjects.minor(torch):
         loads = bool(item.extensions) and not any(extension.undefined for extension in item.extensions)

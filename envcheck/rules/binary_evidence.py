@@ -6,6 +6,8 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from envcheck.binary.abi import cuda_major as major_by_names
+from envcheck.binary.abi import string_abi as abi_by_names
 from envcheck.binary.symbols import demangled
 from envcheck.codec import Unknown
 from envcheck.facts import Extension, Facts, Package
@@ -74,11 +76,25 @@ def public_torch_abi(target: Target, text: str, cuda: str) -> bool | None:
     return None if row is None else row.give["cxx11_abi"] == "true"
 
 
+def cuda_major(extension: Extension) -> int | None:
+    """CUDA major that an extension is linked with, as read or by the names of the libraries that it needs."""
+    if extension.cuda_major is None:
+        return major_by_names((*extension.needed, *extension.missing))
+    return extension.cuda_major if isinstance(extension.cuda_major, int) else None
+
+
+def string_abi(extension: Extension) -> bool | None:
+    """C++ ABI of an extension, as read or by torch's symbols that it does not find; None where nothing tells it."""
+    if extension.cxx11_abi is None:
+        return abi_by_names(extension.undefined)
+    return extension.cxx11_abi if isinstance(extension.cxx11_abi, bool) else None
+
+
 def built_abi(facts: Facts, target: Target, item: Package) -> tuple[bool, str] | None:
     """C++ ABI of a package's code and how that is known; None where nothing tells it."""
     for extension in item.extensions:
-        if isinstance(extension.cxx11_abi, bool):
-            return extension.cxx11_abi, f"the symbols of {posixpath.basename(extension.path)}"
+        if (read := string_abi(extension)) is not None:
+            return read, f"the symbols of {posixpath.basename(extension.path)}"
     if item.extensions:
         return None
     return _claimed_abi(facts, target, item)

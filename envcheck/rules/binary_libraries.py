@@ -195,8 +195,8 @@ def same_cuda_major(facts: Facts, target: Target) -> Iterator[Finding]:
 def _cuda_of(item: Package) -> tuple[int, str] | None:
     """CUDA major that a package was built with, and how that is known."""
     for extension in item.extensions:
-        if isinstance(extension.cuda_major, int):
-            return extension.cuda_major, f"{posixpath.basename(extension.path)} needs {_cuda_libraries(extension)}"
+        if (major := evidence.cuda_major(extension)) is not None:
+            return major, f"{posixpath.basename(extension.path)} needs {_cuda_libraries(extension, major)}"
     for ending, number in (("-cu11", 11), ("-cu12", 12), ("-cu13", 13)):
         if item.name.endswith(ending) and item.name.startswith("transformer-engine"):
             return number, f"the package {item.name}"
@@ -206,9 +206,10 @@ def _cuda_of(item: Package) -> tuple[int, str] | None:
     return None
 
 
-def _cuda_libraries(extension: Extension) -> str:
-    names = [name for name in extension.needed if name.startswith(("libcudart", "libcublas", "libnvrtc"))]
-    return ", ".join(names) or f"libraries of CUDA {extension.cuda_major}"
+def _cuda_libraries(extension: Extension, major: int) -> str:
+    needed = dict.fromkeys((*extension.needed, *extension.missing))
+    names = [name for name in needed if name.startswith(("libcudart", "libcublas", "libnvrtc"))]
+    return ", ".join(names) or f"libraries of CUDA {major}"
 
 
 def _preloaded(facts: Facts, major: int) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from envcheck.facts import Facts
 from envcheck.model import Finding, Fix, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 
-
 WHOLE = {"disabled", "n/a", ""}
 
 

@@ -106,6 +106,35 @@ def cuda_home_invalid(facts: Facts, target: Target) -> Iterator[Finding]:
                 fix=_right_home(facts, target),
                 severity="warning" if subjects.at_run_time(facts, target) == "ok" else "error",
             )
+            return
+    yield from _without_headers(facts, target)
+
+
+def _without_headers(facts: Facts, target: Target) -> Iterator[Finding]:
+    """An nvcc without the toolkit's headers, as conda's cuda-nvcc alone or a script in /usr/local/bin."""
+    taken = next((item for item in subjects.toolkits(facts) if item.selected and isinstance(item.nvcc, str)), None)
+    weight = subjects.at_run_time(facts, target) if taken is not None and taken.headers is False else "ok"
+    if taken is None or weight == "ok":
+        return
+    elsewhere = any(item.headers is True and item.version == taken.version for item in subjects.toolkits(facts))
+    yield Finding(
+        summary=f"the toolkit that builds take, {taken.path}, has nvcc but not the headers of the CUDA run time",
+        found=f"no cuda_runtime.h below {taken.path}",
+        expected="one directory that has bin/nvcc and include/cuda_runtime.h",
+        fix=(*_whole_home(facts, taken), *right_toolkit(facts, target)),
+        subject=taken.path,
+        severity="warning" if elsewhere else weight,
+    )
+
+
+def _whole_home(facts: Facts, taken: Toolkit) -> tuple[Fix, ...]:
+    """Name the whole toolkit of the same version that is on this host too, or complete the one of conda."""
+    whole = [item.path for item in subjects.toolkits(facts) if item.headers is True and item.version == taken.version]
+    if whole:
+        return (remedy.exports("Name the directory that has both", CUDA_HOME=whole[0]),)
+    prefix = remedy.conda_prefix(facts)
+    in_conda = bool(prefix) and taken.path.startswith(str(prefix))
+    return (remedy.conda_install(facts, "Complete it", f"cuda-toolkit={taken.version}"),) if in_conda else ()
 
 
 def _malformed(value: str) -> str:

@@ -6,17 +6,25 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from envcheck.binary.abi import python_abi
 from envcheck.facts import Facts, Package
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.libraries import preloaded
 
 CUDA = re.compile(
-    r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cupti|nccl|nvJitLink|nvToolsExt)\.so"
+    r"lib(cudart|cublas|cublasLt|cudnn|cufft|cufile|curand|cusolver|cusparse|cusparseLt|cupti|nccl|nvJitLink|nvshmem_host"
+    r"|nvToolsExt)\.so"
 )
 VERSIONED = re.compile(r"lib(cudart|cublas|cublasLt)\.so\.\d+$")
 TAGGED = re.compile(r"(?:cp|cpython-)(\d{2,3})[a-z]*")
-FOLDERS = {"libcudart": "cuda_runtime", "libcublaslt": "cublas", "libcupti": "cuda_cupti", "libnvtoolsext": "nvtx"}
+FOLDERS = {
+    "libcudart": "cuda_runtime",
+    "libcublaslt": "cublas",
+    "libcupti": "cuda_cupti",
+    "libnvtoolsext": "nvtx",
+    "libnvshmem_host": "nvshmem",
+}
 
 
 def _again(facts: Facts, item: Package) -> Fix:
@@ -37,7 +45,8 @@ def python_abi_differs(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Every extension module is made for the target interpreter."""
     mine = subjects.minor(known(subjects.python(facts).version)).replace(".", "")
     for item in known(facts.packages):
-        made_for = [found[1] for part in item.extensions if (found := TAGGED.fullmatch(part.python_abi or ""))]
+        tags = [part.python_abi or python_abi(posixpath.basename(part.path)) or "" for part in item.extensions]
+        made_for = [found[1] for tag in tags if (found := TAGGED.fullmatch(tag))]
         # Some wheels carry one module for each Python.
         if made_for and mine not in made_for:
             yield Finding(
@@ -70,10 +79,13 @@ def wheel_not_for_this_host(facts: Facts, _target: Target) -> Iterator[Finding]:
         # for which Python it is, its extension modules say.
         platform = item.tag.rpartition("-")[2] if isinstance(item.tag, str) else ""
         named = [name for name in ("x86_64", "aarch64", "i686", "ppc64le") if platform.endswith(name)]
-        if named and machine not in named:
+        read = sorted({part.machine for part in item.extensions if part.machine})
+        made_for = named or read
+        if made_for and machine not in made_for:
             yield Finding(
-                summary=f"the wheel of {item.name} is for {named[0]}, not for {machine}",
-                found=f"{item.name} {item.version}, tag {item.tag}",
+                summary=f"the wheel of {item.name} is for {made_for[0]}, not for {machine}",
+                found=f"{item.name} {item.version}, "
+                + (f"tag {item.tag}" if named else f"{posixpath.basename(item.extensions[0].path)} for {made_for[0]}"),
                 expected=f"a wheel for {machine}",
                 fix=(_again(facts, item),),
                 subject=item.name,
