@@ -31,6 +31,7 @@ JIT = "kernels that are compiled on first use (flashinfer, triton) may not build
 LEFT_OUT = {
     "RAY_ADDRESS": "the run starts a cluster of its own (--ray-address joins one)",
     "ROCR_VISIBLE_DEVICES": "ray refuses it beside CUDA_VISIBLE_DEVICES",
+    "PYTHONDONTWRITEBYTECODE": "every worker of every run would compile all that it imports anew",
     "PYTHONHOME": "it would point the training environment at another standard library",
 }
 

@@ -135,19 +135,19 @@ def _apply(stack: Stack, patch: sources_lock.Patch, work: Path, places: Sequence
         process.output(argv, cwd=work, environ=environ)
 
 
-def submodule_urls(item: Component) -> dict[str, str]:
+def submodule_urls(item: Component, places: Sequence[Path] = ()) -> dict[str, str]:
     """Read the addresses of the submodules from ``.gitmodules`` of the pinned commit."""
     urls = [url for url in (item.origin.url, *item.origin.mirrors) if url]
-    repository = git_mirror.find(item.origin.commit or "", urls, directories())
+    repository = git_mirror.find(item.origin.commit or "", urls, [*places, *directories()])
     text = git_mirror.git(repository, "show", f"{item.origin.commit}:.gitmodules")
     parser = configparser.ConfigParser(strict=False)
     parser.read_string("\n".join(line.strip() for line in text.splitlines()))
     return {parser[section]["path"]: parser[section]["url"] for section in parser.sections()}
 
 
-def lock(stack: Stack, *, check: bool) -> int:
+def lock(stack: Stack, places: Sequence[Path] = (), *, check: bool) -> int:
     """Write ``sources.toml``, or tell whether it is what the stack file says."""
-    text, path = sources_lock.render(sources_lock.make(stack)), sources_lock.place(stack.name)
+    text, path = sources_lock.render(sources_lock.make(stack, places)), sources_lock.place(stack.name)
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     if text == old:
         print(f"{path}: up to date")
@@ -174,11 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch the named sources, or pin them."""
     options = parser().parse_args(argv)
     stack = stacks.load(options.stack)
+    places = directories(options.source)
     if options.lock:
-        return lock(stack, check=options.check)
+        return lock(stack, places, check=options.check)
     pinned = sources_lock.load(stack.name)
     wanted = [pinned.of(name) for name in options.name] or pinned.source
-    places = directories(options.source)
     for source in wanted:
         ready = prepare(stack, source, places=places, mirrors_first="mirror" in options.source)
         print(f"{ready.name} {ready.digest} {ready.path}")

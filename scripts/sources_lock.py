@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -139,9 +139,9 @@ def buildable(stack: Stack) -> Iterable[Component]:
     return (item for item in stack.components if item.origin.kind in {"git", "sdist"})
 
 
-def make(stack: Stack) -> Sources:
+def make(stack: Stack, places: Sequence[Path] = ()) -> Sources:
     """Pin every source of the stack: submodule addresses from the source itself, sdist hashes from the index."""
-    rows = tuple(_git(stack, item) if item.origin.kind == "git" else _sdist(item) for item in buildable(stack))
+    rows = tuple(_git(stack, item, places) if item.origin.kind == "git" else _sdist(item) for item in buildable(stack))
     return Sources(version=1, stack=stack.name, source=rows)
 
 
@@ -160,11 +160,11 @@ def _sdist(item: Component) -> Source:
     )
 
 
-def _git(stack: Stack, item: Component) -> Source:
+def _git(stack: Stack, item: Component, places: Sequence[Path]) -> Source:
     from scripts.sources import patch_bytes, submodule_urls  # sources uses this module
 
     origin = item.origin
-    urls = submodule_urls(item) if origin.submodules else {}
+    urls = submodule_urls(item, places) if origin.submodules else {}
     return Source(
         name=item.name,
         version=item.version,
@@ -177,7 +177,7 @@ def _git(stack: Stack, item: Component) -> Source:
         commit=origin.commit,
         tree=origin.tree,
         submodule=tuple(Submodule(path=p, url=urls[p], commit=c) for p, c in sorted(origin.submodules.items())),
-        patch=tuple(Patch(name=name, sha256=patch_bytes(stack, name)[1]) for name in origin.patches),
+        patch=tuple(Patch(name=name, sha256=patch_bytes(stack, name, places)[1]) for name in origin.patches),
     )
 
 

@@ -268,6 +268,8 @@ def test_a_patch_of_another_components_source(mirror: tuple[Path, Source], monke
     assert content == b"$Format:%H$\n"
     assert digest == hashlib.sha256(content).hexdigest()
     assert sources.submodule_urls(stack.component("whole")) == {"third/part": str(places / "o+part/repo")}
+    monkeypatch.delenv("ENVCHECK_SOURCES")
+    assert sources.submodule_urls(stack.component("whole"), [places]) == {"third/part": str(places / "o+part/repo")}
 
 
 def with_component(component: Component, name: str = "test") -> Stack:
@@ -329,7 +331,7 @@ def test_the_committed_sources_are_those_of_the_stack(name: str, monkeypatch: py
 def test_pinning_reads_the_index_and_the_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
     file = IndexFile(name="flash_attn-2.7.4.post1.tar.gz", url="u", sha256="e" * 64, size=5)
     monkeypatch.setattr(index_files, "sdist_of", lambda *_: file)
-    monkeypatch.setattr(sources, "submodule_urls", lambda item: dict.fromkeys(item.origin.submodules, "https://x/y"))
+    monkeypatch.setattr(sources, "submodule_urls", lambda item, _: dict.fromkeys(item.origin.submodules, "https://x/y"))
     monkeypatch.setattr(sources, "patch_bytes", lambda *_: (b"", "f" * 64))
     pinned = sources_lock.make(STACK)
     assert pinned.of("flash-attn").sha256 == "e" * 64
@@ -337,7 +339,7 @@ def test_pinning_reads_the_index_and_the_repositories(monkeypatch: pytest.Monkey
 
 
 def test_locking_writes_and_compares(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sources_lock, "make", lambda _: Sources(version=1, stack=STACK.name, source=(GIT,)))
+    monkeypatch.setattr(sources_lock, "make", lambda *_: Sources(version=1, stack=STACK.name, source=(GIT,)))
     with pytest.raises(WorkError, match="is not what the stack file says"):
         sources.main(["--lock", "--check"])
     assert sources.main(["--lock"]) == 0

@@ -85,7 +85,7 @@ class Processes:
         version = self.torch.version
         row = limits.load().first("torch-preload", torch=version) if isinstance(version, str) else None
         for name in row.give["libraries"].split() if row else ():
-            path = next((path for file, path in self._wheel_files.items() if file.startswith(f"{name}.so.")), None)
+            path = self.in_wheels(name)
             if path:
                 process.load(path, through="loaded")
 
@@ -99,6 +99,10 @@ class Processes:
     def of_wheel(self, name: str) -> str | None:
         """File of a library in the NVIDIA wheels or in torch itself, if any."""
         return self._wheel_files.get(name)
+
+    def in_wheels(self, name: str) -> str | None:
+        """File of a library in the wheels by its name without a version: libnvrtc is libnvrtc.so.12 of cuda_nvrtc."""
+        return next((path for file, path in self._wheel_files.items() if file.startswith(f"{name}.so.")), None)
 
     @cached_property
     def _wheel_files(self) -> dict[str, str]:
@@ -132,11 +136,22 @@ def probe(processes: Processes, packages: Sequence[Package]) -> tuple[LoaderEntr
     entries = [_entry(processes, packages, name, library) for name, library in sorted(loaded.items())]
     for name, library in loaded.items():
         if name.startswith("libcudnn.so."):
-            entries += _sublibraries(processes, packages, process, library)
+            entries += _sublibraries(processes, packages, _with_users(processes, packages), library)
     for name in _lazily(processes):
         if name not in loaded:
             entries.append(_entry(processes, packages, name, process.branch().load(name)))
     return tuple(entries)
+
+
+def _with_users(processes: Processes, packages: Sequence[Package]) -> Process:
+    """Give a process in which packages that link cuDNN's parts themselves are loaded: their choice of a part stays."""
+    rows = {name: row.give for row in limits.shipped("extensions").row for name in row.when if "opens" in row.give}
+    process = processes.with_torch.branch()
+    for item in packages:
+        places = [f"{item.location}/{path}" for path in rows.get(item.name, {}).get("loads", "").split()]
+        for path in [path for path in places if processes.host.exists(path)][:1]:
+            process.load(path, everywhere=True)
+    return process
 
 
 def _name(library: Library) -> str:

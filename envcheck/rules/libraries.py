@@ -6,7 +6,6 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from envcheck import cuda_wheels
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, package, rule
@@ -132,9 +131,8 @@ def preloaded(facts: Facts, target: Target, library: str, wheel: str) -> bool:
 
 
 def _search(folder: str) -> Fix:
-    several = ":" in folder
     return Fix(
-        text="Name the wheels' folders" if several else "Name the wheel's folder",
+        text="Name the wheel's folder",
         commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
     )
 
@@ -145,35 +143,6 @@ def _missing_nvrtc(facts: Facts, users: list[str]) -> set[str]:
     if any(item.needed for item in extensions):
         return {name for item in extensions for name in item.missing if name.startswith("libnvrtc.so")}
     return {item.library for item in entries(facts, "libnvrtc") if isinstance(item.path, Unknown)}
-
-
-@rule(
-    "cuda-library-not-found",
-    group="run time",
-    subject="CUDA libraries",
-    cause="The library lies in its wheel's folder only, and the extension neither names that folder nor is loaded after "
-    "what has loaded it: TransformerEngine 2.x links every part of cuDNN, of which torch loads the first alone.",
-    stages=("launch", "train"),
-    sources=("https://github.com/NVIDIA/TransformerEngine/issues/1853",),
-    fix=("Put the wheels' folders (nvidia/cudnn/lib …) on LD_LIBRARY_PATH; python -m envcheck env prints them.",),
-)
-def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
-    """Every extension of the stack finds the CUDA libraries that it links."""
-    names = {item.distribution for item in subjects.wanted(target)}
-    users: dict[tuple[str, ...], list[str]] = {}
-    for item in known(facts.packages):
-        absent = tuple(name for name in cuda_wheels.missing(item) if not name.startswith("libnvrtc"))
-        if item.name in names and absent:
-            users.setdefault(absent, []).append(item.name)
-    for absent, packages in users.items():
-        folders = list(dict.fromkeys(path for name in absent if (path := cuda_wheels.folder(facts, name))))
-        yield Finding(
-            summary=f"{packages[0]} needs {', '.join(absent)}, which the loader does not find",
-            found=f"they lie in {', '.join(folders)}" if folders else "no wheel of this environment has them",
-            expected="all of them on the loader's path",
-            fix=(_search(":".join(folders)) if folders else remedy.locked(target),),
-            subject=packages[0],
-        )
 
 
 @rule(
@@ -296,7 +265,6 @@ RULES: tuple[Rule, ...] = (
     nccl_headers_missing,
     system_library_missing,
     libnvrtc_not_found,
-    cuda_library_not_found,
     libcuda_symlink_missing,
     memory_saver_preload_missing,
 )

@@ -149,9 +149,39 @@ def megatron_helpers_not_compiled(facts: Facts, target: Target) -> Iterator[Find
         )
 
 
+@rule(
+    "apex-missing",
+    group="packages",
+    subject="apex",
+    cause="verl's Megatron trainer imports NVIDIA's apex and declares it nowhere; the run ends when the workers start.",
+    stages=("launch", "train"),
+    sources=("https://github.com/volcengine/verl/blob/v0.4.1/docs/start/install.rst",),
+    fix=("Build it: nox -s build-apex; the `apex` of the package index is another project.",),
+)
+def apex_missing(facts: Facts, target: Target) -> Iterator[Finding]:
+    """Where verl trains with Megatron-LM, the apex that it imports is installed."""
+    need_megatron(target)
+    verl = subjects.wanted_version(facts, target, "verl")
+    row = target.limits.first("verl-apex", verl=verl) if verl else None
+    if row is None:
+        raise NotApplicable("this verl imports no apex")
+    if package(facts, "apex") is None:
+        critic = row.give["part"] == "critic"
+        yield Finding(
+            summary=f"verl {verl} imports apex for Megatron's {row.give['part']}, and it is not installed"
+            + ("; estimators without a critic (GRPO, RLOO) train" if critic else ""),
+            found="no apex in the target environment",
+            expected="NVIDIA's apex, built with its extensions",
+            fix=(remedy.build(target, "apex", "Build it against this torch"),),
+            severity="warning" if critic else "error",
+            sources=(row.source,),
+        )
+
+
 RULES: tuple[Rule, ...] = (
     megatron_te_missing,
     megatron_not_importable,
+    apex_missing,
     megatron_bridge_differs,
     megatron_helpers_not_compiled,
 )

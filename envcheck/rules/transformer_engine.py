@@ -13,6 +13,7 @@ CORES = ("transformer-engine-cu12", "transformer-engine-cu13")
 PARTS = ("transformer-engine", *CORES, "transformer-engine-torch")
 EXTENSIONS = ("transformer_engine_torch", "transformer_engine_extensions")
 FIRST_ON_INDEX = "1.9"
+CUBLAS = ("nvidia-cublas-cu12", "nvidia-cublas")
 
 
 def transformer_engine(facts: Facts) -> Package:
@@ -180,4 +181,47 @@ def te_torch_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (te_torch_extension_missing, te_parts_differ, te_flash_attn_range, te_torch_too_old)
+@rule(
+    "te-cublas-too-old",
+    group="packages",
+    subject="TransformerEngine",
+    cause="A core library that was compiled with CUDA 12.8 sets scale modes of fp8 products, which older cuBLAS refuses: "
+    "`an unsupported value or parameter was passed to the function` in cublaslt_gemm.cu. bfloat16 is not concerned.",
+    stages=("launch", "train"),
+    sources=("https://github.com/NVIDIA/TransformerEngine/blob/v2.2/transformer_engine/common/gemm/cublaslt_gemm.cu",),
+    fix=("Train in bfloat16, or compile the core library with torch's own CUDA.",),
+)
+def te_cublas_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
+    """The cuBLAS that torch loads is as new as the CUDA that TransformerEngine's core was compiled with."""
+    transformer_engine(facts)
+    have = next((version for name in CUBLAS if (version := subjects.installed_version(facts, name))), None)
+    archs = _core_archs(facts)
+    if have is None or not archs:
+        raise NotApplicable("no cuBLAS wheel, or a core whose architectures were not read")
+    rows = [row for arch in archs for row in target.limits.rows("gpu-arch", gpu=arch)]
+    unmet = [row for row in rows if not subjects.holds(row, "cuda", subjects.minor(have))]
+    if unmet:
+        yield Finding(
+            summary=f"fp8 layers of TransformerEngine do not run: its core was compiled with CUDA {unmet[0].need['cuda']}",
+            found=f"cuBLAS {have}, and code for {', '.join(archs)} in libtransformer_engine.so",
+            expected=f"cuBLAS {unmet[0].need['cuda']} for fp8; bfloat16 trains with this one",
+            fix=(Fix(text="Leave fp8 off; a core compiled from source with torch's CUDA has it"),),
+            severity="warning",
+            sources=(unmet[0].source,),
+        )
+
+
+def _core_archs(facts: Facts) -> list[str]:
+    """Architectures in libtransformer_engine.so; they tell the least CUDA that it was compiled with."""
+    parts = [item for name in PARTS if (item := package(facts, name))]
+    cores = (part for item in parts for part in item.extensions if part.path.endswith("libtransformer_engine.so"))
+    return list(dict.fromkeys(arch for part in cores for arch in part.archs if not arch.endswith("+PTX")))
+
+
+RULES: tuple[Rule, ...] = (
+    te_torch_extension_missing,
+    te_parts_differ,
+    te_flash_attn_range,
+    te_torch_too_old,
+    te_cublas_too_old,
+)

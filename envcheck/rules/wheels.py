@@ -6,16 +6,13 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from envcheck import cuda_wheels
 from envcheck.binary.abi import python_abi
 from envcheck.facts import Facts, Package
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.libraries import preloaded
 
-CUDA = re.compile(
-    r"lib(cudart|cublas|cublasLt|cudnn|cufft|cufile|curand|cusolver|cusparse|cusparseLt|cupti|nccl|nvJitLink|nvshmem_host"
-    r"|nvToolsExt)\.so"
-)
 VERSIONED = re.compile(r"lib(cudart|cublas|cublasLt)\.so\.\d+$")
 TAGGED = re.compile(r"(?:cp|cpython-)(\d{2,3})[a-z]*")
 FOLDERS = {
@@ -97,45 +94,61 @@ def wheel_not_for_this_host(facts: Facts, _target: Target) -> Iterator[Finding]:
     group="run time",
     subject="CUDA libraries",
     cause="The library lies in a wheel's folder (site-packages/nvidia/*/lib), which the loader does not search, "
-    "or the wheel is not installed.",
+    "or the wheel is not installed. TransformerEngine 2 links every part of cuDNN, of which torch loads the first alone.",
     stages=("launch", "train"),
-    sources=("https://github.com/sgl-project/sglang/issues/5002",),
+    sources=(
+        "https://github.com/sgl-project/sglang/issues/5002",
+        "https://github.com/NVIDIA/TransformerEngine/issues/1853",
+    ),
     fix=("Put the wheel's folder on LD_LIBRARY_PATH, or install the wheel.",),
 )
 def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
     """Every CUDA library that an installed extension needs is found."""
     wanted = {item.distribution for item in subjects.wanted(target)} | {"torch", "torchvision"}
-    cuda = subjects.major(subjects.torch_cuda(facts, target))
-    is_preloaded = preloaded(facts, target, "libnvJitLink", "nvjitlink")
+    users: dict[tuple[str, ...], Package] = {}
     for item in known(facts.packages):
-        missing = sorted({name for part in item.extensions for name in part.missing if CUDA.match(name)})
-        # A library of another CUDA major is extension-cuda-major-differs.
-        mine = [
-            name
-            for name in missing
-            if not re.search(r"(cudart|cublas\w*)\.so\.\d+$", name) or name.endswith(f".{cuda}")
-        ]
-        if is_preloaded:
-            mine = [name for name in mine if not name.startswith("libnvJitLink.so")]
-        if mine:
-            yield Finding(
-                summary=f"{item.name} does not find {', '.join(mine)}",
-                found=f"{posixpath.basename(item.extensions[0].path)} needs {', '.join(mine)}",
-                expected="the library on the loader's path",
-                fix=(_folder(facts, mine[0]),),
-                subject=item.name,
-                severity="error" if item.name in wanted else "warning",
-            )
+        names = tuple(sorted(_not_found(facts, target, item)))
+        if names and users.setdefault(names, item).name not in wanted:
+            users[names] = item
+    for names, item in users.items():
+        yield Finding(
+            summary=f"{item.name} does not find {', '.join(names)}",
+            found=f"{_user(item, names)} needs {', '.join(names)}",
+            expected="the library on the loader's path",
+            fix=(_folder(facts, names),),
+            subject=item.name,
+            severity="error" if item.name in wanted else "warning",
+        )
 
 
-def _folder(facts: Facts, library: str) -> Fix:
-    base = library.partition(".so")[0].lower()
+def _not_found(facts: Facts, target: Target, item: Package) -> set[str]:
+    """CUDA libraries that a package misses; not those of another CUDA major: see extension-cuda-major-differs."""
+    cuda = subjects.major(subjects.torch_cuda(facts, target))
+    known_apart = "libnvrtc", *(("libnvJitLink",) if preloaded(facts, target, "libnvJitLink", "nvjitlink") else ())
+    names = [name for name in cuda_wheels.missing(item) if not name.startswith(known_apart)]
+    return {name for name in names if not VERSIONED.match(name) or name.endswith(f".{cuda}")}
+
+
+def _user(item: Package, names: tuple[str, ...]) -> str:
+    part = next(part for part in item.extensions if set(names) & set(part.missing))
+    return posixpath.basename(part.path)
+
+
+def _folder(facts: Facts, names: tuple[str, ...]) -> Fix:
     sites = subjects.python(facts).site_packages
-    folder = f"{sites[0] if sites else '<site-packages>'}/nvidia/{FOLDERS.get(base, base.removeprefix('lib'))}/lib"
+    guessed = f"{sites[0] if sites else '<site-packages>'}/nvidia/{_wheel_folder(names[0])}/lib"
+    folders = dict.fromkeys(path for name in names if (path := cuda_wheels.folder(facts, name)))
+    path = ":".join(folders) or guessed
     return Fix(
         text="Name the wheel's folder",
-        commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
+        commands=(f"export LD_LIBRARY_PATH={path}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
     )
+
+
+def _wheel_folder(library: str) -> str:
+    """Folder of a library's wheel: libcudnn_adv.so.9 lies in nvidia/cudnn."""
+    base = library.partition(".so")[0].lower()
+    return FOLDERS.get(base, base.removeprefix("lib").partition("_")[0])
 
 
 @rule(
