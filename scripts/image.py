@@ -16,7 +16,7 @@ from pathlib import Path
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import cli, image_defaults, image_options, process
+from scripts import cli, image_defaults, image_options, lock_files, process
 from scripts.base_image import EPOCH
 from scripts.cache import ROOT, cache
 from scripts.image_result import STEP, Times, show, summary
@@ -111,6 +111,7 @@ def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
         "TRAINER": given.trainer,
         "BASE_IMAGE": base,
         "ARCHS": given.archs or ";".join(stack.archs),
+        "APT_SNAPSHOT": lock_files.snapshot(stack),
         "PYTHON": given.python,
         "COMPONENT": given.component,
         "COMPILE": " ".join(given.compile),
