@@ -248,6 +248,7 @@ def test_healthy_image_passes_every_check(docker: Docker, monkeypatch: pytest.Mo
     ("name", "config", "answers"),
     [
         pytest.param("non-root", {"User": ""}, {}, id="root"),
+        pytest.param("non-root", {"User": "00:0"}, {}, id="root-by-number"),
         pytest.param("setuid", {}, {"-perm -4000": "/usr/bin/su\n/opt/evil\n"}, id="setuid"),
         pytest.param("world-writable", {}, {"-perm -0002": "/opt/x\n"}, id="world-writable"),
         pytest.param("secrets", {"Env": ["HTTPS_PROXY=http://me:pass@proxy:1"]}, {"-prune": ""}, id="proxy-password"),

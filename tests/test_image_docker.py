@@ -81,6 +81,27 @@ def test_doctor_image_is_clean(claim: Any, doctor: str) -> None:
     assert result.ok, result.found
 
 
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        pytest.param("/root/.aws/credentials", "x", id="by-its-place"),
+        pytest.param("/opt/app/settings.txt", "token: hf_" + "a" * 24, id="by-its-line"),
+        pytest.param("/home/a b/key", "-----BEGIN OPENSSH " + "PRIVATE KEY-----", id="a-private-key"),
+    ],
+)
+def test_a_secret_in_a_file_is_found(place: str, text: str, base: str, tmp_path: Path) -> None:
+    tag = tag_of("secret")
+    (tmp_path / "file").write_text(f"{text}\n", encoding="ascii")
+    copy = json.dumps(["file", place])
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY {copy}\n", encoding="ascii")
+    process.output(["docker", "build", "-t", tag, str(tmp_path)], environ={**os.environ, "DOCKER_BUILDKIT": "1"})
+    try:
+        result = image_check.has_no_secrets(image_check.inspect(tag))
+        assert (result.ok, result.found) == (False, place)
+    finally:
+        remove(tag)
+
+
 def test_toolchain_has_the_locked_tools(base: str) -> None:
     tag = build("toolchain", base, tag_of("toolchain"))
     locked = next(line for line in (ROOT / "lockfiles/tools.txt").read_text().splitlines() if line.startswith("uv=="))
