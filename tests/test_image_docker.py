@@ -162,6 +162,12 @@ def test_a_base_that_does_not_exist(engine: image.Engine) -> None:
     assert not exists(tag_of("nothing"))
 
 
+def test_a_base_without_a_toolkit_is_told_apart(base: str) -> None:
+    with pytest.raises(WorkError, match="has no nvcc: BASE_IMAGE must be a devel image"):
+        build("runtime", base, tag_of("no-toolkit"))
+    assert not exists(tag_of("no-toolkit"))
+
+
 def test_no_engine_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("docker") is None:
         pytest.skip("docker is not installed")
