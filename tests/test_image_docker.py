@@ -186,6 +186,32 @@ def test_runtime_image_compiles_a_kernel_as_a_user(cuda_base: str) -> None:
         remove(tag)
 
 
+def test_runtime_image_serves_any_uid_and_login_shells(cuda_base: str) -> None:
+    tag = build("runtime", cuda_base, tag_of("login"))
+    argv = ["docker", "run", "--rm", "--network", "none", "--user", "48213:0", tag]
+    try:
+        path = process.output([*argv, "bash", "-lc", "echo $PATH"], timeout=120).split(":")
+        assert path[:2] == ["/opt/venv/bin", "/usr/local/cuda/bin"]
+        assert process.output([*argv, "python3", "-c", "import getpass; print(getpass.getuser())"]) == "trainer\n"
+    finally:
+        remove(tag)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_entry_point_starts_read_only_unless_the_image_has_drifted(code: int, base: str, tmp_path: Path) -> None:
+    doctor = tmp_path / "doctor.py"
+    doctor.write_text(f"print('said')\nraise SystemExit({code})\n", encoding="ascii")
+    mounts = [f"{doctor}:/opt/envcheck/envcheck.pyz:ro", f"{ROOT / 'docker/entrypoint'}:/entrypoint:ro"]
+    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", "--user", "1234:1234"]
+    argv += [word for mount in mounts for word in ("-v", mount)]
+    command = [*argv, base, "sh", "/entrypoint", "echo", "started"]
+    if code == 1:
+        with pytest.raises(WorkError, match="drifted from its manifest"):
+            process.output(command, timeout=120)
+    else:
+        assert process.output(command, timeout=120) == "started\n"
+
+
 def _bake(*targets: str, **variables: str) -> dict[str, Any]:
     """What bake would build, as it says it itself."""
     argv = ["docker", "buildx", "bake", "-f", "docker/docker-bake.hcl", "--print", *targets]
