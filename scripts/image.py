@@ -16,12 +16,11 @@ from pathlib import Path
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import cli, image_defaults, process
+from scripts import cli, image_defaults, image_options, lock_files, process
 from scripts.base_image import EPOCH
 from scripts.cache import ROOT, cache
 from scripts.image_result import STEP, Times, show, summary
 
-WHEELS = ("torch-memory-saver", "flashinfer", "flash-attn", "transformer-engine", "megatron", "apex", "verl")
 DISK_BYTES = {
     "toolchain": 4 << 30,
     "builder": 12 << 30,
@@ -112,6 +111,7 @@ def arguments(given: argparse.Namespace, stack: stacks.Stack) -> dict[str, str]:
         "TRAINER": given.trainer,
         "BASE_IMAGE": base,
         "ARCHS": given.archs or ";".join(stack.archs),
+        "APT_SNAPSHOT": lock_files.snapshot(stack),
         "PYTHON": given.python,
         "COMPONENT": given.component,
         "COMPILE": " ".join(given.compile),
@@ -222,54 +222,13 @@ def _id(ref: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Give the command line."""
-    it = argparse.ArgumentParser(prog="nox -s image --", description=__doc__)
-    it.add_argument("--stack", default=stacks.DEFAULT_STACK)
-    it.add_argument("--engine", default="sglang")
-    it.add_argument("--trainer", default="fsdp")
-    it.add_argument("--target", choices=tuple(DISK_BYTES), default="train")
-    it.add_argument("--component", choices=WHEELS, default=WHEELS[0], help="what --target wheel builds (%(default)s)")
-    it.add_argument("--tag", help="name of the result (default: envcheck/TARGET:STACK-ENGINE-TRAINER)")
-    it.add_argument("--base-image", help="devel base, as `nox -s base-image` makes one (default: the stack's digest)")
-    it.add_argument("--archs", help="compute capabilities, as 8.0;9.0 (default: the stack's)")
-    it.add_argument("--prebuilt", type=Path, help="wheelhouse to take wheels from instead of compiling")
-    it.add_argument("--mirrors", type=Path, help="directory of git mirrors and sdists, for sites without GitHub")
-    it.add_argument(
-        "--allow-missing", action="append", default=[], metavar="COMPONENT", help="leave it out, and label it"
-    )
-    it.add_argument(
-        "--from-sdist", action="append", default=[], metavar="COMPONENT", help="compile what the lock takes as a wheel"
-    )
-    it.add_argument(
-        "--compile",
-        action="append",
-        default=[],
-        metavar="COMPONENT",
-        help="do so although --prebuilt has other builds of it",
-    )
-    it.add_argument(
-        "--python", default=image_defaults.PYTHON, help="interpreter of the base, for the environment (%(default)s)"
-    )
-    it.add_argument("--ca", type=Path, help="the site's CA bundle, given to the build as a secret")
-    it.add_argument("--pip-conf", type=Path, help="pip.conf with the site's index, given to the build as a secret")
-    it.add_argument("--network", default="default", help="network of the build's steps (%(default)s)")
-    it.add_argument("--push", action="store_true", help="push, with SBOM and provenance")
-    it.add_argument("--load", action="store_true", help="load into the engine (the default)")
-    it.add_argument("--output", help="buildx output, as type=oci,dest=x.tar,rewrite-timestamp=true")
-    it.add_argument("--no-cache", action="store_true")
-    it.add_argument("--force", action="store_true", help="build although disk or memory look too small")
-    it.add_argument("--dry-run", action="store_true", help="print the command")
-    it.add_argument(
-        "--write-defaults",
-        action="store_true",
-        help="only write the stack's values into docker/Dockerfile and the bake file",
-    )
-    it.add_argument("--format", choices=("text", "json"), default="text")
-    return it
+    return image_options.parser(__doc__, tuple(DISK_BYTES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build; the image gets its tag only when all of it went well."""
     given = parser().parse_args(argv)
+    image_options.check(given)
     stack = stacks.load(given.stack)
     for kind, name, known in (("engine", given.engine, stack.engines), ("trainer", given.trainer, stack.trainers)):
         if name not in known:

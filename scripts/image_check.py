@@ -38,7 +38,12 @@ SETUID_OF_DEBIAN = frozenset(
         "/usr/lib/dbus-1.0/dbus-daemon-launch-helper",
     ]
 )
-SECRET_FILES = ("*.pem.key", "id_rsa", "id_ed25519", ".netrc", ".pypirc", "pip.conf", ".git-credentials", "*.kdbx")
+SECRET_FILES = (
+    *("*.pem.key", "id_rsa", "id_ed25519", ".netrc", ".pypirc", "pip.conf", ".git-credentials", "*.kdbx", "run.env"),
+    *("*/.aws/credentials", "*/.docker/config.json", "*/.kube/config", "*/huggingface/token"),
+)
+LEAKED_LINE = r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
+"""What no file of a user, of /etc or of /opt holds; installed packages have such lines in their examples."""
 SECRET_TEXT = re.compile(
     r"://[^/\s:@]+:[^/\s:@]+@|\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
     r"|(?i:(api_key|token|password|secret)=[^\s\"']{8,})"
@@ -95,7 +100,8 @@ def inspect(reference: str) -> Image:
 def runs_as_user(image: Image) -> Result:
     """The image's own user is not root."""
     user = str(image.config.get("User") or "")
-    return Result(name="non-root", ok=user.partition(":")[0] not in {"", "0", "root"}, found=f"USER {user or 'unset'}")
+    root = user.partition(":")[0].lstrip("0") in {"", "root"}
+    return Result(name="non-root", ok=not root, found=f"USER {user or 'unset'}")
 
 
 def works_for_any_uid(image: Image) -> Result:
@@ -113,7 +119,7 @@ def adds_no_setuid(image: Image) -> Result:
         "find / -xdev \\( -path /proc -prune \\) -o"
         " -type f \\( -perm -4000 -o -perm -2000 \\) -print 2>/dev/null || true"
     )
-    more = sorted(set(text.split()) - SETUID_OF_DEBIAN)
+    more = sorted(set(text.splitlines()) - SETUID_OF_DEBIAN)
     return Result(name="setuid", ok=not more, found=", ".join(more) or "none beside the distribution's")
 
 
@@ -122,20 +128,21 @@ def has_no_world_writable(image: Image) -> Result:
     text = image.shell(
         "find / -xdev \\( -type f -perm -0002 -o -type d -perm -0002 ! -perm -1000 \\) -print 2>/dev/null | head -n 20"
     )
-    places = text.split()
+    places = text.splitlines()
     return Result(name="world-writable", ok=not places, found=", ".join(places) or "none")
 
 
 def has_no_secrets(image: Image) -> Result:
-    """No credential in the configuration, the history or in files that usually hold one."""
+    """No credential in the configuration, the history, files that usually hold one, or a line of a user's files."""
     texts = f"{json.dumps(image.config)}\n{image.history}"
     leaks = sorted({found[0][:12] + "…" for found in SECRET_TEXT.finditer(texts)})
-    names = " -o ".join(f"-name '{pattern}'" for pattern in SECRET_FILES)
+    names = " -o ".join(f"-{'path' if '/' in pattern else 'name'} '{pattern}'" for pattern in SECRET_FILES)
     files = image.shell(
         "find / -xdev \\( -path /proc -o -path /sys -o -path '*/site-packages' \\) -prune -o"
-        f" -type f \\( {names} \\) -print 2>/dev/null || true"
+        f" -type f \\( {names} \\) -print 2>/dev/null || true;"
+        f" grep -rIlE --exclude-dir=site-packages -e '{LEAKED_LINE}' /root /home /etc /opt /srv 2>/dev/null || true"
     )
-    found = [*leaks, *files.split()]
+    found = [*leaks, *sorted(set(files.splitlines()))]
     return Result(name="secrets", ok=not found, found=", ".join(found) or "none in configuration, history, usual files")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
-from scripts import files
+from scripts import files, lock_files
 from scripts.cache import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -27,7 +27,7 @@ def base_of(stack: Stack) -> str:
 
 
 def defaults(stack: Stack) -> dict[str, str]:
-    """Give the build arguments whose defaults are the stack's: its first engine and trainer, its architectures."""
+    """Give the build arguments whose defaults are the stack's: engine and trainer, architectures, archive's date."""
     return {
         "BASE_IMAGE": base_of(stack),
         "STACK": stack.name,
@@ -35,6 +35,7 @@ def defaults(stack: Stack) -> dict[str, str]:
         "TRAINER": stack.trainers[0],
         "PYTHON": PYTHON,
         "ARCHS": ";".join(stack.archs),
+        "APT_SNAPSHOT": lock_files.snapshot(stack),
     }
 
 

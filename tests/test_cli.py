@@ -16,7 +16,7 @@ import pytest
 from envcheck import cli, codec, data, errors
 from envcheck.__main__ import start
 from envcheck.commands.source import default_stage
-from envcheck.facts import Facts, Package
+from envcheck.facts import Facts, Manifest, Package
 from envcheck.host import Host
 from envcheck.report.steps import render
 from envcheck.report.style import Style
@@ -434,3 +434,24 @@ def test_a_crashing_rule_hides_no_other(run: Run, monkeypatch: pytest.MonkeyPatc
 
 def test_messages_cannot_steer_the_terminal(run: Run) -> None:
     assert "\x1b" not in run("--only", "\x1b[2J")[2]
+
+
+# an image of ours
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        pytest.param([], ("verl-lts-cu124", "vllm", "megatron"), id="as-it-was-built"),
+        pytest.param(["--trainer", "fsdp"], ("verl-lts-cu124", "vllm", "fsdp"), id="another-trainer"),
+        pytest.param(["--stack", DEFAULT_STACK], (DEFAULT_STACK, "sglang", "fsdp"), id="another-stack"),
+    ],
+)
+def test_an_image_is_judged_against_what_it_was_built_for(
+    options: list[str], wanted: tuple[str, str, str], run: Run, tmp_path: Path
+) -> None:
+    made = Manifest(stack="verl-lts-cu124", values={"engine": "vllm", "trainer": "megatron"})
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
+    found = json.loads(run("--facts", str(path), "--format", "json", *options)[1])
+    assert (found["stack"], found["engine"], found["trainer"]) == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from envcheck import stack as stacks
 from envcheck.rules import container_start
 from scripts import image
 from scripts.cache import ROOT
@@ -24,7 +26,8 @@ def document(name: str) -> dict[str, Any]:
 
 def test_compose_gives_gpus_memory_and_limits() -> None:
     train = document("compose.yaml")["services"]["train"]
-    assert train["shm_size"] == "32gb"
+    assert train["ipc"] == "host"
+    assert train["user"] == "${TRAINER_UID:-1000}:0"  # bash has a read-only UID
     assert train["ulimits"]["memlock"] == -1
     assert train["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert not any("KEY" in name or "TOKEN" in name for name in train["environment"])
@@ -44,6 +47,25 @@ def test_ray_head_and_workers_run_one_image() -> None:
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     images = {group["template"]["spec"]["containers"][0]["image"] for group in groups}
     assert len(images) == 1
+    ray = next(item for item in stacks.load().components if item.name == "ray")
+    assert spec["rayVersion"] == ray.version
+
+
+def test_ray_s_probes_need_no_program_that_the_image_has_not() -> None:
+    spec = document("ray-cluster.yaml")["spec"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        container = group["template"]["spec"]["containers"][0]
+        command = container["livenessProbe"]["exec"]["command"]
+        assert command[:2] == ["python", "-c"]
+        ast.parse(command[2])
+        assert command[3].endswith(":52365/api/local_raylet_healthz")
+        assert container["readinessProbe"] == container["livenessProbe"]
+
+
+def test_secrets_beside_the_recipes_reach_neither_git_nor_a_build() -> None:
+    assert "run.env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert lines.index("docker/deploy") > lines.index("!docker")
 
 
 def test_apptainer_definition_has_its_sections() -> None:

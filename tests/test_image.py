@@ -18,6 +18,7 @@ from scripts import (
     image,
     image_check,
     image_defaults,
+    image_options,
     image_result,
     manifest,
     process,
@@ -144,6 +145,29 @@ def test_wrong_names_list_the_right_ones(wrong: list[str]) -> None:
         image.main(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        pytest.param(["--prebuilt", "/no/such/house"], "is not a directory", id="wheelhouse"),
+        pytest.param(["--mirrors", "/no/such/mirrors"], "is not a directory", id="mirrors"),
+        pytest.param(["--ca", "/no/such.pem"], "--ca .* is not a file", id="ca"),
+        pytest.param(["--pip-conf", "/no/such.conf"], "--pip-conf .* is not a file", id="pip-conf"),
+        pytest.param(["--push"], "needs the registry's name", id="push-to-nowhere"),
+    ],
+)
+def test_what_is_not_there_is_said_before_the_engine_is_asked(wrong: list[str], words: str, docker: Docker) -> None:
+    with pytest.raises(EnvcheckError, match=words):
+        image.main([*wrong, "--dry-run", "--force"])
+    assert not docker.asked
+
+
+@pytest.mark.parametrize("option", ["--allow-missing", "--from-sdist", "--compile"])
+def test_a_component_that_no_stage_builds_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(option, "flash-atn")
+    assert "flash-attn" in capsys.readouterr().err
+
+
 def test_times_are_read_from_progress_lines() -> None:
     times = image_result.Times()
     for line in (
@@ -224,6 +248,7 @@ def test_healthy_image_passes_every_check(docker: Docker, monkeypatch: pytest.Mo
     ("name", "config", "answers"),
     [
         pytest.param("non-root", {"User": ""}, {}, id="root"),
+        pytest.param("non-root", {"User": "00:0"}, {}, id="root-by-number"),
         pytest.param("setuid", {}, {"-perm -4000": "/usr/bin/su\n/opt/evil\n"}, id="setuid"),
         pytest.param("world-writable", {}, {"-perm -0002": "/opt/x\n"}, id="world-writable"),
         pytest.param("secrets", {"Env": ["HTTPS_PROXY=http://me:pass@proxy:1"]}, {"-prune": ""}, id="proxy-password"),
@@ -384,7 +409,7 @@ def test_dockerfile_pulls_nothing_but_the_base() -> None:
         "wheels-${TRAINER}",
         "wheel-${COMPONENT}",
     }
-    assert {f"wheel-{name}" for name in image.WHEELS} <= stages
+    assert {f"wheel-{name}" for name in image_options.WHEELS} <= stages
     assert {"wheels-fsdp", "wheels-megatron", "slim"} <= stages
     copied = set(re.findall(r"from=([\w-]+)", text))
     assert copied <= stages

@@ -81,6 +81,27 @@ def test_doctor_image_is_clean(claim: Any, doctor: str) -> None:
     assert result.ok, result.found
 
 
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        pytest.param("/root/.aws/credentials", "x", id="by-its-place"),
+        pytest.param("/opt/app/settings.txt", "token: hf_" + "a" * 24, id="by-its-line"),
+        pytest.param("/home/a b/key", "-----BEGIN OPENSSH " + "PRIVATE KEY-----", id="a-private-key"),
+    ],
+)
+def test_a_secret_in_a_file_is_found(place: str, text: str, base: str, tmp_path: Path) -> None:
+    tag = tag_of("secret")
+    (tmp_path / "file").write_text(f"{text}\n", encoding="ascii")
+    copy = json.dumps(["file", place])
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY {copy}\n", encoding="ascii")
+    process.output(["docker", "build", "-t", tag, str(tmp_path)], environ={**os.environ, "DOCKER_BUILDKIT": "1"})
+    try:
+        result = image_check.has_no_secrets(image_check.inspect(tag))
+        assert (result.ok, result.found) == (False, place)
+    finally:
+        remove(tag)
+
+
 def test_toolchain_has_the_locked_tools(base: str) -> None:
     tag = build("toolchain", base, tag_of("toolchain"))
     locked = next(line for line in (ROOT / "lockfiles/tools.txt").read_text().splitlines() if line.startswith("uv=="))
@@ -141,6 +162,12 @@ def test_a_base_that_does_not_exist(engine: image.Engine) -> None:
     assert not exists(tag_of("nothing"))
 
 
+def test_a_base_without_a_toolkit_is_told_apart(base: str) -> None:
+    with pytest.raises(WorkError, match="has no nvcc: BASE_IMAGE must be a devel image"):
+        build("runtime", base, tag_of("no-toolkit"))
+    assert not exists(tag_of("no-toolkit"))
+
+
 def test_no_engine_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("docker") is None:
         pytest.skip("docker is not installed")
@@ -157,6 +184,32 @@ def test_runtime_image_compiles_a_kernel_as_a_user(cuda_base: str) -> None:
         assert process.output([*argv, "sh", "-c", script], timeout=120) == "\x7fELF"
     finally:
         remove(tag)
+
+
+def test_runtime_image_serves_any_uid_and_login_shells(cuda_base: str) -> None:
+    tag = build("runtime", cuda_base, tag_of("login"))
+    argv = ["docker", "run", "--rm", "--network", "none", "--user", "48213:0", tag]
+    try:
+        path = process.output([*argv, "bash", "-lc", "echo $PATH"], timeout=120).split(":")
+        assert path[:2] == ["/opt/venv/bin", "/usr/local/cuda/bin"]
+        assert process.output([*argv, "python3", "-c", "import getpass; print(getpass.getuser())"]) == "trainer\n"
+    finally:
+        remove(tag)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_entry_point_starts_read_only_unless_the_image_has_drifted(code: int, base: str, tmp_path: Path) -> None:
+    doctor = tmp_path / "doctor.py"
+    doctor.write_text(f"print('said')\nraise SystemExit({code})\n", encoding="ascii")
+    mounts = [f"{doctor}:/opt/envcheck/envcheck.pyz:ro", f"{ROOT / 'docker/entrypoint'}:/entrypoint:ro"]
+    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", "--user", "1234:1234"]
+    argv += [word for mount in mounts for word in ("-v", mount)]
+    command = [*argv, base, "sh", "/entrypoint", "echo", "started"]
+    if code == 1:
+        with pytest.raises(WorkError, match="drifted from its manifest"):
+            process.output(command, timeout=120)
+    else:
+        assert process.output(command, timeout=120) == "started\n"
 
 
 def _bake(*targets: str, **variables: str) -> dict[str, Any]:

@@ -66,6 +66,24 @@ def test_the_doctor_s_image_holds_no_toolkit_and_no_lock() -> None:
     assert not {"locked", "runtime", "builder"} & closure("doctor")
 
 
+def test_asking_the_environment_leaves_no_bytecode() -> None:
+    """A .pyc holds the time of its source: two builds would differ."""
+    asking = [line for line in stages()["train"].splitlines() if "/opt/venv/bin/python" in line]
+    assert asking
+    assert all("export PYTHONDONTWRITEBYTECODE=1 &&" in line for line in asking)
+
+
+def test_the_loader_s_cache_is_written_after_the_lock_is_installed() -> None:
+    assert "sh /run/link-libraries /opt/venv" in stages()["compiled"]
+    assert "locked" in reads("compiled")
+
+
+def test_one_stage_at_a_time_fills_uv_s_cache() -> None:
+    mounts = re.findall(r"target=/run/uv-cache\S*", TEXT)
+    assert len(mounts) == 2
+    assert set(mounts) == {"target=/run/uv-cache,sharing=locked"}
+
+
 def test_the_context_is_small() -> None:
     """What .dockerignore lets through is under 5 MB."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()

@@ -58,6 +58,7 @@ CHECKOUT = (Source(name="verl", path="/src/verl", commit="3" * 40, importable=Tr
         pytest.param("pin-differs", make.healthy(), MEGATRON, "ok", id="seed"),
         pytest.param("pin-differs", make.lts(), LTS, "ok", id="lts"),
         pytest.param("pin-differs", make.bare(), BUILD, "not-applicable", id="nothing-installed"),
+        pytest.param("pin-differs", make.bare(), LAUNCH, "error", id="nothing-installed-at-launch"),
         pytest.param("pin-differs", pinned(torch="2.6.0"), BUILD, "error", id="torch-at-build"),
         pytest.param("pin-differs", pinned(sglang="0.4.4"), BUILD, "warning", id="engine-at-build"),
         pytest.param("pin-differs", pinned(sglang="0.4.4"), LAUNCH, "error", id="engine-at-launch"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from envcheck import engine, limits, stack
 from envcheck.commands import options
-from envcheck.commands.source import begin, target_of
+from envcheck.commands.source import begin, built_for, target_of
 from envcheck.errors import EnvcheckError
 from envcheck.model import STAGES, Judgement, Rule, Target
 from envcheck.report import FORMATS, Report, render
@@ -18,6 +18,7 @@ from envcheck.report import FORMATS, Report, render
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the doctor."""
     options.add_stack(parser)
+    parser.set_defaults(stack=None)
     parser.add_argument("--stage", choices=STAGES, help="what to be ready for (build until the engine is there)")
     options.add_variant(parser)
     options.add_host(parser)
@@ -32,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     """Judge, report, and give the exit code of the verdict."""
     # Imported while the host's binaries are read: the rules take a tenth of the doctor's time.
     collected = begin(args, meanwhile=_prepare)
-    wanted = stack.load(args.stack)
+    wanted = stack.load(args.stack or stack.DEFAULT_STACK)
     if args.only or args.skip:
         chosen(_rules(), args.only, args.skip)  # a wrong id is said before anything is read
     facts = collected()
     rules = chosen(_rules(), args.only, args.skip)
-    target = target_of(args, wanted, facts)
+    target = target_of(args, built_for(args, facts) or wanted, facts)
     _hint(rules, target, args.only)
     judgement = engine.judge(facts, target, rules)
     if args.strict:

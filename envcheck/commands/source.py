@@ -9,9 +9,9 @@ from functools import partial
 from envcheck import limits
 from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError
-from envcheck.facts import Facts
+from envcheck.facts import Facts, Manifest
 from envcheck.model import Stage, Target
-from envcheck.stack import Stack
+from envcheck.stack import Stack, load
 
 
 def facts_of(args: argparse.Namespace) -> Facts:
@@ -58,6 +58,15 @@ def _inside(image: str, python: str | None) -> Facts:
 
     with ContainerHost.of(image) as host:
         return collect(host, python=python)
+
+
+def built_for(args: argparse.Namespace, facts: Facts) -> Stack | None:
+    """Give the stack of an image of ours where no option names one; its engine and trainer go into the options."""
+    if args.stack is not None or not isinstance(facts.manifest, Manifest):
+        return None
+    args.engine = args.engine or facts.manifest.values.get("engine")
+    args.trainer = args.trainer or facts.manifest.values.get("trainer")
+    return load(facts.manifest.stack)
 
 
 def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:

@@ -27,7 +27,7 @@ def pin_differs(facts: Facts, target: Target) -> Iterator[Finding]:
     """Every component of the stack is installed in the version that the stack pins or accepts."""
     wanted = subjects.wanted(target)
     there = {item.distribution: found for item in wanted if (found := package(facts, item.distribution))}
-    if not there:
+    if not there and target.stage == "build":
         msg = "nothing of the stack is installed in the target environment yet"
         raise NotApplicable(msg)
     for item in wanted:
