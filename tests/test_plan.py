@@ -12,7 +12,19 @@ import pytest
 from envcheck import exports, limits, stack
 from envcheck.choices import choose, jobs, torch_cuda
 from envcheck.codec import Unknown
-from envcheck.facts import Compiler, Facts, Gpu, LibraryCopy, Os, Package, Python, Resources, Toolkit
+from envcheck.facts import (
+    Compiler,
+    Extension,
+    Facts,
+    Gpu,
+    LibraryCopy,
+    LoaderEntry,
+    Os,
+    Package,
+    Python,
+    Resources,
+    Toolkit,
+)
 from envcheck.model import Target
 from envcheck.plan import Step, document, mermaid, plan
 
@@ -285,6 +297,28 @@ def test_exports_take_the_toolkit_off_the_library_path() -> None:
     assert values["PATH"] == "/usr/local/cuda-12.4/bin:/usr/bin"
     assert values["CUDNN_PATH"].endswith("nvidia/cudnn")
     assert values["NVTE_FLASH_ATTN"] == "0"
+
+
+def test_exports_name_the_wheels_that_transformer_engine_does_not_find() -> None:
+    site = "/venv/lib/python3.10/site-packages"
+    home = {"libcudnn_adv.so.9": "cudnn", "libcublas.so.12": "cublas", "libnvrtc.so.12": "cuda_nvrtc"}
+    loader = tuple(LoaderEntry(library=name, path=f"{site}/nvidia/{at}/lib/{name}") for name, at in home.items())
+    core = Extension(path=f"{site}/x.so", needed=("libcublas.so.12", "libc.so.6"), missing=("libcudnn_adv.so.9",))
+    module = Extension(path=f"{site}/y.so", needed=("libtorch.so", "libcublas.so.12"))
+    packages = (
+        Package(name="transformer-engine", version="1.7.0", extensions=(core,)),
+        Package(name="sgl-kernel", version="0.1.0", extensions=(module,)),
+    )
+    python = Python(
+        executable="/venv/bin/python", version="3.10.13", abi="cp310", include_dir="/x", site_packages=(site,)
+    )
+    facts = host(packages=packages, loader=loader, python=python, environment={"LD_LIBRARY_PATH": "/opt/mine"})
+    folders = [f"{site}/nvidia/{at}/lib" for at in home.values()]
+    assert exports.variables(facts, SEED)["LD_LIBRARY_PATH"].split(":") == [*folders, "/opt/mine"]
+    elsewhere = replace(facts, python=replace(python, site_packages=("/other",)))
+    assert exports.variables(elsewhere, SEED)["LD_LIBRARY_PATH"] == "/opt/mine"
+    for unread in (replace(facts, loader=Unknown("x")), replace(facts, packages=Unknown("x"))):
+        assert exports.variables(unread, SEED)["LD_LIBRARY_PATH"] == "/opt/mine"
 
 
 def test_exports_of_a_bare_host_say_no_more_than_is_known() -> None:

@@ -38,6 +38,7 @@ def test_variables_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         "PATH": "/usr/bin",
         "RAY_ADDRESS": "auto",
         "ROCR_VISIBLE_DEVICES": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
         "LD_LIBRARY_PATH": "/old",
         "X": "1",
     }
@@ -60,7 +61,7 @@ def test_variables_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert values["HF_HUB_OFFLINE"] == "1"
     assert values["NCCL_NVLS_ENABLE"] == "0"
     assert values["X"] == "1"
-    assert not {"RAY_ADDRESS", "ROCR_VISIBLE_DEVICES"} & set(values)
+    assert not {"RAY_ADDRESS", "ROCR_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE"} & set(values)
     assert values["TRITON_LIBCUDA_PATH"] == str(tmp_path / "libcuda")
     assert values["LD_LIBRARY_PATH"] == f"{tmp_path / 'libcuda'}:/old"
     assert os.readlink(tmp_path / "libcuda/libcuda.so") == "/nv/libcuda.so.1"

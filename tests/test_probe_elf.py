@@ -77,6 +77,19 @@ def test_libraries_that_the_package_loads_first() -> None:
     assert extensions("transformer-engine-torch", files)[0].undefined == ("nvte_gone",)
 
 
+def test_libraries_of_cuda_that_the_package_opens_first() -> None:
+    """TransformerEngine opens libnvrtc for all symbols and does not link it; of cuDNN it links the parts too."""
+    common = f"{SITE}/transformer_engine/wheel_lib/libtransformer_engine.so"
+    files = {
+        f"{NVIDIA}/cuda_nvrtc/lib/libnvrtc.so.12": shared(soname="libnvrtc.so.12", defined=["nvrtcGetPTX"]),
+        common: shared(needed=["libcudnn.so.9", "libcudnn_graph.so.9"], undefined=["nvrtcGetPTX", "nvrtcGone"]),
+    }
+    (found,) = extensions("transformer-engine-cu12", files)
+    assert (found.missing, found.undefined) == (("libcudnn_graph.so.9",), ())
+    (found,) = probe("transformer-engine-cu12", files, {"LD_LIBRARY_PATH": f"{NVIDIA}/cudnn/lib"}).extensions
+    assert (found.missing, found.undefined) == ((), ("nvrtcGone",))
+
+
 def test_archs_of_torch() -> None:
     path = f"{SITE}/torch/lib/libtorch_cuda.so"
     data = shared(soname="libtorch_cuda.so", sections={".nv_fatbin": tiny_elf.fatbin((2, 80, 0), (2, 90, 0))})

@@ -95,6 +95,18 @@ def test_a_sublibrary_of_cudnn_from_elsewhere() -> None:
     assert found["libcudnn.so.9"].wanted is None
 
 
+def test_a_sublibrary_that_a_package_links_comes_from_where_that_package_finds_it() -> None:
+    """Seen on a host with a system cuDNN 9.14 beside the wheel's 9.1: who loads a part first decides for all."""
+    name = "libcudnn_graph.so.9"
+    core = f"{SITE}/transformer_engine/wheel_lib/libtransformer_engine.so"
+    files = {f"{SYSTEM}/{name}": library(name), core: shared(needed=["libcudnn.so.9", name])}
+    assert entries(files)[name].path == f"{NVIDIA}/cudnn/lib/{name}"
+    te = Package(name="transformer-engine", version="2.2.0", location=SITE)
+    found = entries(files, (*PACKAGES, te))
+    assert (found[name].path, found[name].wanted) == (f"{SYSTEM}/{name}", f"{NVIDIA}/cudnn/lib/{name}")
+    assert found["libcudnn_ops.so.9"].path == f"{NVIDIA}/cudnn/lib/libcudnn_ops.so.9"
+
+
 def test_a_sublibrary_that_only_the_system_has() -> None:
     name = "libcudnn_engines_tensor_ir.so.9"
     assert name not in entries()

@@ -135,6 +135,17 @@ def test_archs_and_wheels(rule: str, facts: Facts, against: Any, expected: str) 
     assert make.said(rule, facts, against) == expected
 
 
+def test_one_library_of_two_packages_is_told_once() -> None:
+    part = "libcudnn_adv.so.9"
+    extension = Extension(path="/s/transformer_engine/wheel_lib/libtransformer_engine.so", missing=(part,))
+    facts = make.lts()
+    for name in ("transformer-engine", "transformer-engine-cu12"):
+        facts = make.changed(facts, name, extensions=(extension,))
+    (found,) = make.outcomes("cuda-library-not-found", facts, make.target(make.LTS, trainer="megatron"))
+    assert (found.outcome, found.subject) == ("error", "transformer-engine")
+    assert "/nvidia/cudnn/lib" in found.fix[0].commands[0]
+
+
 def test_the_wheels_folder_is_named() -> None:
     fix = make.outcomes("cuda-library-not-found", missing("sgl-kernel", "libcudart.so.12"))[0].fix[0]
     assert "nvidia/cuda_runtime/lib" in fix.commands[0]

@@ -32,6 +32,13 @@ def te(*paths: str, **changes: Any) -> Facts:
     return make.having(make.healthy(), make.package("transformer-engine", "1.9.0", extensions=extensions, **changes))
 
 
+def core(*archs: str) -> Facts:
+    """An environment of the lts stack whose TransformerEngine has code for these architectures."""
+    part = Extension(path="/s/transformer_engine/wheel_lib/libtransformer_engine.so", archs=archs)
+    facts = make.having(make.lts(), make.package("nvidia-cublas-cu12", "12.4.5.8"))
+    return make.changed(facts, "transformer-engine", extensions=(part,))
+
+
 def checkout(*, importable: bool) -> Facts:
     found = Source(name="Megatron-LM", path="/src/Megatron-LM", commit="3" * 40, importable=importable)
     return replace(NO_MEGATRON, sources=(found,))
@@ -91,6 +98,16 @@ def checkout(*, importable: bool) -> Facts:
         ),
         pytest.param("te-flash-attn-range", UNREAD, MEGATRON, "unknown", id="range-unread"),
         pytest.param("te-torch-too-old", make.lts(), LTS, "ok", id="torch-2.6"),
+        pytest.param("te-cublas-too-old", core("9.0"), LTS, "ok", id="core-of-cuda-12.4"),
+        pytest.param("te-cublas-too-old", make.lts(), LTS, "not-applicable", id="core-unread"),
+        pytest.param("te-cublas-too-old", make.bare(), BUILD, "not-applicable", id="no-te"),
+        pytest.param("te-cublas-too-old", UNREAD, MEGATRON, "unknown", id="cublas-unread"),
+        pytest.param("apex-missing", make.healthy(), MEGATRON, "ok", id="apex-there"),
+        pytest.param("apex-missing", make.without(make.healthy(), "apex"), MEGATRON, "error", id="verl-0.2"),
+        pytest.param("apex-missing", make.without(make.lts(), "apex"), LTS, "warning", id="the-critic-of-verl-0.4"),
+        pytest.param("apex-missing", pinned(make.lts(), verl="0.7.0"), LTS, "not-applicable", id="verl-0.7"),
+        pytest.param("apex-missing", make.without(make.healthy(), "apex"), LAUNCH, "not-applicable", id="fsdp"),
+        pytest.param("apex-missing", UNREAD, MEGATRON, "unknown", id="apex-unread"),
         pytest.param("te-torch-too-old", pinned(make.lts(), torch="2.0.1"), LTS, "error", id="torch-2.0"),
         pytest.param(
             "te-torch-too-old", pinned(transformer_engine="1.13.0", python="x"), MEGATRON, "ok", id="te-1.13-on-3.10"
@@ -272,3 +289,19 @@ def test_engines(rule: str, facts: Facts, against: Any, expected: str) -> None:
 def test_the_checkout_is_named_on_pythonpath() -> None:
     outcome = make.outcomes("megatron-not-importable", checkout(importable=False), MEGATRON)[0]
     assert outcome.fix[0].commands == ("export PYTHONPATH=/src/Megatron-LM:$PYTHONPATH",)
+
+
+def test_a_core_of_a_newer_cuda_is_worth_knowing() -> None:
+    """As the wheel of 2.2.0 is: on an H100, fp8 products ended in cublaslt_gemm.cu, and bfloat16 was right."""
+    (found,) = make.outcomes("te-cublas-too-old", core("9.0", "10.0", "10.0+PTX"), LTS)
+    assert (found.outcome, found.found) == (
+        "ok",
+        "cuBLAS 12.4.5.8, and code for 9.0, 10.0 in libtransformer_engine.so",
+    )
+    assert "CUDA >=12.8" in found.summary
+
+
+def test_apex_is_built_from_its_pinned_source() -> None:
+    (found,) = make.outcomes("apex-missing", make.without(make.lts(), "apex"), LTS)
+    assert found.fix[0].commands[0].startswith("nox -s build-apex -- --stack verl-lts-cu124")
+    assert "GRPO" in found.summary

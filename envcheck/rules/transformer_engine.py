@@ -185,8 +185,8 @@ def te_torch_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
     "te-cublas-too-old",
     group="packages",
     subject="TransformerEngine",
-    cause="A core library that was compiled with CUDA 12.8 sets scale modes of fp8 products, which older cuBLAS refuses: "
-    "`an unsupported value or parameter was passed to the function` in cublaslt_gemm.cu. bfloat16 is not concerned.",
+    cause="A core library that was compiled with CUDA 12.8 sets scale modes of fp8 products; an older cuBLAS refuses "
+    "them: `an unsupported value or parameter was passed to the function` in cublaslt_gemm.cu. bfloat16 works.",
     stages=("launch", "train"),
     sources=("https://github.com/NVIDIA/TransformerEngine/blob/v2.2/transformer_engine/common/gemm/cublaslt_gemm.cu",),
     fix=("Train in bfloat16, or compile the core library with torch's own CUDA.",),
@@ -201,12 +201,11 @@ def te_cublas_too_old(facts: Facts, target: Target) -> Iterator[Finding]:
     rows = [row for arch in archs for row in target.limits.rows("gpu-arch", gpu=arch)]
     unmet = [row for row in rows if not subjects.holds(row, "cuda", subjects.minor(have))]
     if unmet:
-        yield Finding(
-            summary=f"fp8 layers of TransformerEngine do not run: its core was compiled with CUDA {unmet[0].need['cuda']}",
+        yield subjects.note(
+            f"fp8 layers of TransformerEngine do not run: its core was compiled with CUDA {unmet[0].need['cuda']}",
             found=f"cuBLAS {have}, and code for {', '.join(archs)} in libtransformer_engine.so",
             expected=f"cuBLAS {unmet[0].need['cuda']} for fp8; bfloat16 trains with this one",
             fix=(Fix(text="Leave fp8 off; a core compiled from source with torch's CUDA has it"),),
-            severity="warning",
             sources=(unmet[0].source,),
         )
 

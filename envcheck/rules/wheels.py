@@ -94,7 +94,7 @@ def wheel_not_for_this_host(facts: Facts, _target: Target) -> Iterator[Finding]:
     group="run time",
     subject="CUDA libraries",
     cause="The library lies in a wheel's folder (site-packages/nvidia/*/lib), which the loader does not search, "
-    "or the wheel is not installed. TransformerEngine 2 links every part of cuDNN, of which torch loads the first alone.",
+    "or the wheel is not installed. TransformerEngine 2 links all parts of cuDNN, of which torch loads one.",
     stages=("launch", "train"),
     sources=(
         "https://github.com/sgl-project/sglang/issues/5002",
