@@ -85,6 +85,8 @@ def test_every_recorded_host_is_judged_without_a_crash(name: str) -> None:
         ("recorded-debian12-cuda13-no-gpu", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
         ("recorded-debian12-cuda13-no-gpu", "train", "driver-missing", {"driver"}),
         ("recorded-h200-cuda13", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
+        ("recorded-h100-cuda13", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
+        ("recorded-h100-cuda13", "build", "cudnn-header-differs-from-runtime", {"9.14.0", "9.19.0.56"}),
         ("recorded-venv-seed-py310", "launch", "libnvrtc-not-found", {"libnvrtc.so.12"}),
         ("recorded-venv-broken-py310", "launch", "metadata-damaged", {"ray is damaged", "torch is damaged", "~umpy"}),
     ],
