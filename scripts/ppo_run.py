@@ -83,13 +83,13 @@ def live(step: StepLine, peak_mib: int) -> str:
     return " · ".join(parts)
 
 
-def gpu_memory(host: Host, chosen: str | None) -> int:
-    """Largest memory in use of one of the chosen GPUs in MiB, from nvidia-smi; 0 where it cannot be read."""
+def gpu_memory(host: Host, chosen: str | None) -> int | None:
+    """Largest memory in use of one of the chosen GPUs in MiB, from nvidia-smi; None where it cannot be read."""
     argv = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     if chosen:
         argv.append(f"--id={chosen}")
     values = [line.strip() for line in host.run(argv, timeout=5).stdout.splitlines()]
-    return max((int(value) for value in values if value.isdigit()), default=0)
+    return max((int(value) for value in values if value.isdigit()), default=None)
 
 
 @contextlib.contextmanager
@@ -100,17 +100,17 @@ def sampling(watch: Watch, host: Host, chosen: str | None, every: float = SAMPLE
 
     def sample() -> None:
         while not stop.wait(every):
-            watch.peak_mib = max(watch.peak_mib, gpu_memory(host, chosen))
+            watch.peak_mib = max(watch.peak_mib, gpu_memory(host, chosen) or 0)
 
     thread = threading.Thread(target=sample, daemon=True)
-    if first:
+    if first is not None:  # 0 is what an idle GPU has in use
         watch.peak_mib = first
         thread.start()
     try:
         yield
     finally:
         stop.set()
-        if first:
+        if first is not None:
             thread.join(timeout=10)
 
 
