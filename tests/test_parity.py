@@ -110,6 +110,18 @@ def test_a_gap_that_grows_in_both_is_said_although_they_agree() -> None:
     assert sum("grows by" in note for note in found.notes) == 2
 
 
+def test_a_gap_of_nothing_is_said_to_tell_little() -> None:
+    """As a tiny random model's is: probabilities near 1/896 differ by less than a log's three decimals."""
+    none = {"gap": 0.0, "gap_end": 0.0, "gap_noise": 0.0}
+    found = _compare({"seed": 1} | none, {"seed": 2, "engine": "vllm"} | none)
+    assert _answers(found)["gap"] == "agree"
+    assert [note for note in found.notes if "it tells little" in note] == [
+        "gap between the engine's and the trainer's probabilities: 0 at every step of both runs, to the decimals of a "
+        "log: it tells little"
+    ]
+    assert not any("it tells little" in note for note in _compare({"seed": 1}, {"seed": 2}).notes)
+
+
 def test_too_few_steps() -> None:
     found = _compare({"seed": 1, "steps": 6}, {"seed": 2, "steps": 6})
     assert found.verdict == "not-enough-data"
