@@ -258,9 +258,7 @@ def _notes(
             notes.append(f"{item.metric.title}: logged as {item.found[0]} and as {item.found[1]}")
         notes += _growing(item, (first.label, second.label), bootstrap)
         if item.answer == "agree" and item.metric.required and not any((*item.first, *item.second)):
-            notes.append(
-                f"{item.metric.title}: 0 at every step of both runs, to the decimals of a log: it tells little"
-            )
+            notes.append(f"{item.metric.title}: 0 at every step of both, to a log's decimals: it tells little")
         if item.metric.name == "gap" and item.answer == "not-measured":
             notes.append(
                 "the gap is logged by verl 0.4.1 and later, with actor_rollout_ref.rollout.calculate_log_probs=True;"
