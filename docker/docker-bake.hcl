@@ -9,6 +9,13 @@ variable "ARCHS" { default = "8.0;9.0" }
 variable "PREBUILT" { default = "wheelhouse" }
 variable "SOURCE_DATE_EPOCH" { default = "1735689600" }
 variable "COMPONENT" { default = "torch-memory-saver" }
+# The archive's date for Ubuntu's packages, as each stack's lock has it.
+variable "SNAPSHOTS" {
+  default = {
+    "verl-lts-cu124"    = "20250628T000000Z"
+    "verl-sglang-cu124" = "20250320T000000Z"
+  }
+}
 # Where steps are taken from and kept for the next machine; empty: this builder's own cache alone.
 #   registry  CACHE_FROM=type=registry,ref=R  CACHE_TO=type=registry,ref=R,mode=max
 #   a folder  CACHE_FROM=type=local,src=D     CACHE_TO=type=local,dest=D,mode=max
@@ -79,9 +86,10 @@ target "images" {
   }
   target = "train"
   args = {
-    STACK   = stack
-    ENGINE  = engine
-    TRAINER = trainer
+    STACK        = stack
+    ENGINE       = engine
+    TRAINER      = trainer
+    APT_SNAPSHOT = SNAPSHOTS[stack]
   }
   tags = ["${REGISTRY}/train:${stack}-${engine}-${trainer}"]
 }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
 from scripts import files, lock_files
@@ -49,10 +50,12 @@ def in_dockerfile(text: str, values: Mapping[str, str]) -> str:
 
 
 def in_bake(text: str, values: Mapping[str, str]) -> str:
-    """Replace the values of ``variable "NAME" { default = "VALUE" }``."""
+    """Replace the values of ``variable "NAME" { default = "VALUE" }``, and the archive's date of every stack."""
     for name, value in values.items():
         pattern = rf'(variable "{name}" \{{\s*default = )"[^"]*"'
         text = re.sub(pattern, rf"\g<1>{json.dumps(value)}", text, count=1)
+    for stack in map(stacks.load, stacks.names()):
+        text = re.sub(rf'("{stack.name}"\s*= )"[^"]*"', rf'\g<1>"{lock_files.snapshot(stack)}"', text, count=1)
     return text
 
 

@@ -428,6 +428,9 @@ def test_committed_defaults_are_the_stack_s(path: Path, put: Callable[[str, dict
     other = {"BASE_IMAGE": "other/base:1", "ARCHS": "9.0"}
     assert put(put(text, other), image_defaults.defaults(SEED)) == text
     assert "other/base:1" in put(text, other)
+    if path == image_defaults.BAKE:
+        assert all(f'"{name}"' in text for name in stacks.names()), "add the stack to SNAPSHOTS"
+        assert put(text.replace("20250628T", "20200101T"), {}) == text
 
 
 def test_every_default_stands_in_the_dockerfile() -> None:

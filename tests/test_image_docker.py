@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import files, image, image_check, process
+from scripts import files, image, image_check, lock_files, process
 from scripts.cache import ROOT
 from tests.image_cases import BUILD_SECONDS, base, build, cuda_base, engine, exists, remove, tag_of
 
@@ -229,6 +229,7 @@ def test_bake_knows_every_combination_of_the_stacks(engine: image.Engine) -> Non
         stack = stacks.load(name)
         wanted = {f"{name}-{one}-{other}" for one in stack.engines for other in stack.trainers}
         assert wanted <= set(found)
+        assert {found[item]["args"]["APT_SNAPSHOT"] for item in wanted} == {lock_files.snapshot(stack)}
     assert set(_bake("ci")) == {"doctor", "wheel"}
     assert _bake("dev")["dev"]["target"] == "builder"
     assert _bake("train-prebuilt", PREBUILT="/w")["train-prebuilt"]["contexts"] == {"prebuilt": "/w"}
