@@ -9,6 +9,7 @@ from pathlib import Path
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
+from envcheck.stack import Stack
 from scripts.cache import cache
 
 
@@ -17,13 +18,15 @@ def place(stack: str, engine: str, trainer: str, python: str) -> Path:
     return cache("envs", f"{stack}-{engine}-{trainer}-py{python}")
 
 
-def made(stack: str, engine: str, trainer: str) -> Path | None:
-    """Interpreter of the environment made for this, with the stack's own Python where there are several; or None."""
-    wanted = stacks.load(stack)
-    pattern = place(wanted.name, engine, trainer, "*")
+def made(stack: Stack, engine: str, trainer: str) -> Path | None:
+    """Interpreter of the environment made for this, with the stack's own Python where there are several; or None.
+
+    ``trainer`` may be ``*``.
+    """
+    pattern = place(stack.name, engine, trainer, "*")
     found = sorted(path / "bin" / "python" for path in pattern.parent.glob(pattern.name))
     found = [path for path in found if path.exists()]
-    found.sort(key=lambda path: path.parent.parent != place(wanted.name, engine, trainer, wanted.python.default))
+    found.sort(key=lambda path: not path.parent.parent.name.endswith(f"-py{stack.python.default}"))
     return next(iter(found), None)
 
 
@@ -33,7 +36,7 @@ def interpreter(given: str | None, *, stack: str, engine: str, trainer: str) -> 
     Links are kept: a virtual environment needs them.
     """
     if given is None:
-        return str(made(stack, engine, trainer) or sys.executable)
+        return str(made(stacks.load(stack), engine, trainer) or sys.executable)
     folder = Path(given).expanduser()
     found = shutil.which(str(folder / "bin" / "python" if folder.is_dir() else folder))
     if found is None:
