@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from envcheck import codec
-from envcheck.choices import Choices, accepted, choose, fill, jobs, session, usable_toolkit
+from envcheck.choices import Choices, accepted, choose, command, fill, jobs, usable_toolkit
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Target
@@ -147,7 +147,7 @@ def _patch(item: Component, target: Target, needs: tuple[str, ...], there: str |
 def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, ...], there: str | None) -> Step:
     assert item.recipe is not None  # noqa: S101  # the caller looked
     home = f"{choices.cache}/toolchains/cuda-{target.stack.cuda.default}"
-    archs = f" --archs {shlex.quote(choices.archs_dotted)}" if item.recipe.archs_variable else ""
+    archs = choices.archs_dotted if item.recipe.archs_variable else ""
     return Step(
         name=item.name,
         kind="build",
@@ -156,7 +156,7 @@ def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, 
         needs=(*(("toolchain",) if item.recipe.compiles else ()), *needs),
         environment=fill(item.recipe, choices, cuda_home=home, cudnn_path="<site-packages>/nvidia/cudnn"),
         jobs=jobs(choices, item.recipe),
-        command=f"nox -s {session(item)} -- --stack {target.stack.name} --engine {target.engine}{archs}",
+        command=command(target.stack, target.engine, item.name, archs=archs),
         preflight=item.recipe.preflight,
         reason=item.origin.reason or f"comes as {item.origin.kind}",
         skipped=there or (_optional(item) if item.optional else None),
