@@ -156,6 +156,12 @@ def exports(text: str, **values: str) -> Fix:
     return Fix(text=text, commands=tuple(export(name, value) for name, value in values.items()))
 
 
+def wheel_folder(path: str) -> Fix:
+    """Put the folder of a wheel's libraries, or several with colons, before what the loader searches now."""
+    command = f"export LD_LIBRARY_PATH={path}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+    return Fix(text="Name the wheel's folder", commands=(command,))
+
+
 def unset(*names: str) -> Fix:
     """Take variables out of the shell."""
     return Fix(text=f"Take {' and '.join(names)} out of the shell", commands=tuple(f"unset {name}" for name in names))
