@@ -59,18 +59,23 @@ def _too_few_tasks(facts: Facts, least: int) -> Iterator[Finding]:
     have = subjects.resources(facts).tasks_limit
     if not isinstance(have, int) or have >= least:
         return
-    pod = facts.container is not None and known(facts.container).runtime == "kubernetes"
-    fix = Fix(text="Start the container without the limit", commands=(remedy.run_container(facts, "--pids-limit=-1"),))
-    if facts.container is None:
-        fix = Fix(text="Lift it for this session's unit", commands=remedy.as_root(facts, _UNIT))
     yield Finding(
         summary=f"only {have} processes and threads are allowed in this cgroup",
         found=f"pids.max {have}",
         expected=f"{least} or more",
-        fix=(Fix(text="Ask for a higher podPidsLimit of the node's kubelet"),) if pod else (fix,),
+        fix=(_more_tasks(facts),),
         severity="warning",
         subject="pids.max",
     )
+
+
+def _more_tasks(facts: Facts) -> Fix:
+    runtime = remedy.runtime(facts)
+    if runtime == "kubernetes":
+        return Fix(text="Ask for a higher podPidsLimit of the node's kubelet")
+    if runtime is None:
+        return Fix(text="Lift it for this session's unit", commands=remedy.as_root(facts, _UNIT))
+    return Fix(text="Start the container without the limit", commands=(remedy.run_container(facts, "--pids-limit=-1"),))
 
 
 @rule(
