@@ -30,6 +30,12 @@ def made(stack: Stack, engine: str, trainer: str) -> Path | None:
     return next(iter(found), None)
 
 
+def holding(module: str) -> Path | None:
+    """Interpreter of an environment that was made, of whatever stack, and has a module; or None."""
+    found = sorted(cache("envs").glob(f"*/lib/python*/site-packages/{module}"))
+    return next((path.parents[3] / "bin" / "python" for path in found), None)
+
+
 def interpreter(given: str | None, *, stack: str, engine: str, trainer: str) -> str:
     """Absolute path of the interpreter (or environment) that was named, else of the one made for this, else our own.
 
