@@ -89,21 +89,22 @@ def disk_full(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"{disk.path} has {what} left",
             found=f"{what} free in {disk.path} ({disk.role})",
             expected=f"{FEW_INODES} inodes" if by_inodes else f"{subjects.size(full)} or more",
-            fix=(_elsewhere(facts, disk),),
+            fix=(_elsewhere(facts, disk, full),),
             subject=disk.path,
             severity="warning" if disk.role == "docker" else "error",
         )
 
 
-def _elsewhere(facts: Facts, disk: Disk) -> Fix:
-    """Point the variable of a place at the file system with the most space."""
-    others = [item for item in subjects.resources(facts).disks if isinstance(item.free_bytes, int) and item is not disk]
-    best = max(others, key=lambda item: item.free_bytes if isinstance(item.free_bytes, int) else 0, default=None)
-    if best is None or disk.role not in CACHES or disk.role == "home":
+def _elsewhere(facts: Facts, disk: Disk, least: float) -> Fix:
+    """Point the variable of a place at the file system with the most space, where one has enough."""
+    disks = subjects.resources(facts).disks
+    roomy = {item.path: item.free_bytes for item in disks if isinstance(item.free_bytes, int) and item is not disk}
+    best = max(roomy, key=lambda path: roomy[path], default=None)
+    if best is None or roomy[best] < least or disk.role not in CACHES or disk.role == "home":
         return Fix(text=f"Make space in {disk.path}")
-    path = f"{best.path.rstrip('/')}/{disk.role}"
+    path = f"{best.rstrip('/')}/{disk.role}"
     names = (CACHES[disk.role], "PIP_CACHE_DIR", "UV_CACHE_DIR") if disk.role == "cache" else (CACHES[disk.role],)
-    return remedy.exports(f"Use {best.path}, which has space", **dict.fromkeys(names, path))
+    return remedy.exports(f"Use {best}, which has space", **dict.fromkeys(names, path))
 
 
 @rule(
