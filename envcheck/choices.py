@@ -146,6 +146,11 @@ def command(stack: Stack, engine: str, name: str, *, archs: str = "") -> str:
     return f"nox -s {session(name)} -- --stack {stack.name} --engine {engine}{more}"
 
 
+def environment(stack: Stack, engine: str, trainer: str, python: str) -> str:
+    """Name of the environment that ``nox -s env`` makes below the cache: ``envs/verl-lts-cu124-vllm-fsdp-py3.12``."""
+    return f"envs/{stack.name}-{engine}-{trainer}-py{python}"
+
+
 def _items(facts: tuple[Toolkit, ...] | Unknown) -> tuple[Toolkit, ...]:
     return () if isinstance(facts, Unknown) else facts
 

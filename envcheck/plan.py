@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from envcheck import codec
-from envcheck.choices import Choices, accepted, choose, command, fill, jobs, usable_toolkit
+from envcheck.choices import Choices, accepted, choose, command, environment, fill, jobs, usable_toolkit
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Target
@@ -180,7 +180,7 @@ def _installed(item: Component, facts: Facts) -> str | None:
 def _interpreter(facts: Facts, target: Target, choices: Choices, *, made: bool) -> str:
     """Name the environment that holds the stack in the end: the one that ``nox -s env`` makes, else the one at hand."""
     python = "" if isinstance(facts.python, Unknown) else facts.python.executable
-    name = f"envs/{target.stack.name}-{target.engine}-{target.trainer}-py"
+    name = environment(target.stack, target.engine, target.trainer, "")
     if not made or f"/{name}" in python:
         return f" --python {shlex.quote(python)}" if posixpath.isabs(python) else ""
     return f" --python {choices.cache}/{name}{target.stack.python.default}"

@@ -107,7 +107,7 @@ def version_of(python: str) -> str:
 def default_prefix(wanted: Selection) -> Path:
     """Where the environment goes unless it is said."""
     short = ".".join(wanted.version.split(".")[:2])
-    return env_place.place(wanted.stack.name, wanted.engine, wanted.trainer, short)
+    return env_place.place(wanted.stack, wanted.engine, wanted.trainer, short)
 
 
 def make(

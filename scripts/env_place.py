@@ -7,15 +7,16 @@ import shutil
 import sys
 from pathlib import Path
 
+from envcheck import choices
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
 from scripts.cache import cache
 
 
-def place(stack: str, engine: str, trainer: str, python: str) -> Path:
+def place(stack: Stack, engine: str, trainer: str, python: str) -> Path:
     """Give the default folder of an environment; ``python`` is 3.12, or ``*`` for a pattern."""
-    return cache("envs", f"{stack}-{engine}-{trainer}-py{python}")
+    return cache(choices.environment(stack, engine, trainer, python))
 
 
 def made(stack: Stack, engine: str, trainer: str) -> Path | None:
@@ -23,7 +24,7 @@ def made(stack: Stack, engine: str, trainer: str) -> Path | None:
 
     ``trainer`` may be ``*``.
     """
-    pattern = place(stack.name, engine, trainer, "*")
+    pattern = place(stack, engine, trainer, "*")
     found = sorted(path / "bin" / "python" for path in pattern.parent.glob(pattern.name))
     found = [path for path in found if path.exists()]
     found.sort(key=lambda path: not path.parent.parent.name.endswith(f"-py{stack.python.default}"))
