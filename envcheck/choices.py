@@ -135,14 +135,20 @@ def accepted(item: Component, found: Package) -> bool:
     )
 
 
-def session(component: Component) -> str:
-    """Name of the nox session that builds the component."""
-    return "build-te" if component.name == "transformer-engine" else f"build-{component.name}"
+def session(name: str) -> str:
+    """Name of the nox session that builds a component."""
+    return "build-te" if name == "transformer-engine" else f"build-{name}"
 
 
-def command(stack: Stack, name: str) -> str:
-    """Give the command that builds a component: ``nox -s build-te -- --stack S``."""
-    return f"nox -s {session(stack.component(name))} -- --stack {stack.name}"
+def command(stack: Stack, engine: str, name: str, *, archs: str = "") -> str:
+    """Give the command that builds a component: ``nox -s build-te -- --stack S --engine E --archs '8.0;9.0'``."""
+    more = f" --archs {shlex.quote(archs)}" if archs else ""
+    return f"nox -s {session(name)} -- --stack {stack.name} --engine {engine}{more}"
+
+
+def environment(stack: Stack, engine: str, trainer: str, python: str) -> str:
+    """Name of the environment that ``nox -s env`` makes below the cache: ``envs/verl-lts-cu124-vllm-fsdp-py3.12``."""
+    return f"envs/{stack.name}-{engine}-{trainer}-py{python}"
 
 
 def _items(facts: tuple[Toolkit, ...] | Unknown) -> tuple[Toolkit, ...]:

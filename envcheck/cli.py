@@ -143,7 +143,9 @@ def usage() -> str:
 
 
 def _exit(text: str) -> NoReturn:
-    sys.stdout.write(text)
+    from envcheck import data
+
+    sys.stdout.write(data.as_started(text))
     sys.stdout.flush()
     raise SystemExit(errors.OK)
 
@@ -157,9 +159,8 @@ def _shown(message: str) -> str:
     from envcheck import data
     from envcheck.report.style import safe
 
-    message = message.replace(data.AS_MODULE, data.started())
     encoding = output.encoding_of(sys.stderr)
-    return safe(message).replace("→", "->").encode(encoding, "backslashreplace").decode(encoding)
+    return safe(data.as_started(message)).replace("→", "->").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _lacking(module: str) -> int:

@@ -23,7 +23,16 @@ class _Loader(Protocol):
 def started() -> str:
     """How this program was started, to be typed again: ``python -m envcheck``, or ``python3 envcheck.pyz``."""
     archive = os.path.dirname(ROOT)
-    return f"python3 {archive}" if os.path.isfile(archive) else AS_MODULE
+    if not os.path.isfile(archive):
+        return AS_MODULE
+    import shlex
+
+    return f"python3 {shlex.quote(archive)}"
+
+
+def as_started(text: str) -> str:
+    """Write the commands of this program that stand in a text as it was started."""
+    return text.replace(AS_MODULE, started())
 
 
 def read(name: str) -> str:

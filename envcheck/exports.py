@@ -12,8 +12,6 @@ from envcheck.choices import Choices, choose
 from envcheck.facts import Facts
 from envcheck.stack import Stack
 
-UNSET_IF_EMPTY = "LD_LIBRARY_PATH"
-
 
 def variables(facts: Facts, stack: Stack) -> dict[str, str]:
     """Give the variables that a build or a run on this host should have; those without a value are left out.

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from envcheck import codec
-from envcheck.choices import Choices, accepted, choose, fill, jobs, session, usable_toolkit
+from envcheck.choices import Choices, accepted, choose, command, environment, fill, jobs, usable_toolkit
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Target
@@ -147,7 +147,7 @@ def _patch(item: Component, target: Target, needs: tuple[str, ...], there: str |
 def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, ...], there: str | None) -> Step:
     assert item.recipe is not None  # noqa: S101  # the caller looked
     home = f"{choices.cache}/toolchains/cuda-{target.stack.cuda.default}"
-    archs = f" --archs {shlex.quote(choices.archs_dotted)}" if item.recipe.archs_variable else ""
+    archs = choices.archs_dotted if item.recipe.archs_variable else ""
     return Step(
         name=item.name,
         kind="build",
@@ -156,7 +156,7 @@ def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, 
         needs=(*(("toolchain",) if item.recipe.compiles else ()), *needs),
         environment=fill(item.recipe, choices, cuda_home=home, cudnn_path="<site-packages>/nvidia/cudnn"),
         jobs=jobs(choices, item.recipe),
-        command=f"nox -s {session(item)} -- --stack {target.stack.name} --engine {target.engine}{archs}",
+        command=command(target.stack, target.engine, item.name, archs=archs),
         preflight=item.recipe.preflight,
         reason=item.origin.reason or f"comes as {item.origin.kind}",
         skipped=there or (_optional(item) if item.optional else None),
@@ -180,7 +180,7 @@ def _installed(item: Component, facts: Facts) -> str | None:
 def _interpreter(facts: Facts, target: Target, choices: Choices, *, made: bool) -> str:
     """Name the environment that holds the stack in the end: the one that ``nox -s env`` makes, else the one at hand."""
     python = "" if isinstance(facts.python, Unknown) else facts.python.executable
-    name = f"envs/{target.stack.name}-{target.engine}-{target.trainer}-py"
+    name = environment(target.stack, target.engine, target.trainer, "")
     if not made or f"/{name}" in python:
         return f" --python {shlex.quote(python)}" if posixpath.isabs(python) else ""
     return f" --python {choices.cache}/{name}{target.stack.python.default}"

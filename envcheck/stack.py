@@ -82,6 +82,10 @@ class Recipe:
     archs_variable: str | None = None
     verify_import: str | None = None
 
+    def takes(self, value: str) -> bool:
+        """Tell whether a variable of the build is filled with a value, named as ``cudnn_path`` or as ``archs_``."""
+        return any(f"{{{value}" in text for text in self.environment.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component:

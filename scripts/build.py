@@ -16,10 +16,9 @@ from envcheck import stack as stacks
 from envcheck.commands.source import one_of
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
-from scripts import build_context, build_flash_attn, build_order, build_steps, cli, sources, wheelhouse_store
+from scripts import build_context, build_flash_attn, build_order, build_steps, cli, env_place, sources, wheelhouse_store
 from scripts.build_context import Wishes
 from scripts.build_steps import Order
-from scripts.cache import cache
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,22 +90,23 @@ def _variant(options: argparse.Namespace) -> dict[str, str]:
 def wishes_of(options: argparse.Namespace, stack: Stack) -> Wishes:
     """Read what to build for."""
     engine = one_of("engine", options.engine, stack.engines, stack)
+    trainer = one_of("trainer", options.trainer, stack.trainers, stack)
     return Wishes(
         engine=engine,
-        trainer=one_of("trainer", options.trainer, stack.trainers, stack),
-        python=options.python or _made(stack, engine),
+        trainer=trainer,
+        python=options.python or _made(stack, engine, trainer),
         archs=archs_of(options.archs),
         jobs=jobs_of(options.jobs),
         from_sdist=options.from_sdist,
     )
 
 
-def _made(stack: Stack, engine: str) -> str | None:
+def _made(stack: Stack, engine: str, trainer: str) -> str | None:
     """Path of the environment that `nox -s env` made for the stack; None where none is, or this one has torch."""
     if os.environ.get("VIRTUAL_ENV") or importlib.util.find_spec("torch"):
         return None
-    found = sorted(cache("envs").glob(f"{stack.name}-{engine}-*/bin/python"))
-    return str(found[0]) if found else None
+    found = env_place.made(stack, engine, trainer) or env_place.made(stack, engine, "*")
+    return str(found) if found else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

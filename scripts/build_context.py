@@ -165,7 +165,7 @@ def _environ(stack: Stack, choices: Choices, recipe: Recipe) -> dict[str, str] |
     named = {"CC": toolchain_compiler.cc_of(cxx) if cxx else None, "CXX": cxx, "CUDAHOSTCXX": cxx}
     if home is not None:
         named |= {"CUDA_HOME": home, "PATH": f"{home}/bin{os.pathsep}{os.environ.get('PATH', '')}"}
-    if "{cudnn_path}" in "".join(recipe.environment.values()):
+    if recipe.takes("cudnn_path"):
         named |= {"CUDNN_PATH": choices.cudnn_path, "CUDNN_HOME": choices.cudnn_path}
     return {**os.environ, **{name: path for name, path in named.items() if path}}
 

@@ -48,7 +48,6 @@ class Inputs:
 def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs:
     """Read the inputs of a build off its context. Paths and the number of jobs do not count."""
     facts, recipe = context.facts, context.recipe
-    settings = "".join(recipe.environment.values())
     abi = "" if isinstance(facts.python, Unknown) else _text(facts.python.abi)
     system = facts.os
     common: dict[str, Any] = {
@@ -73,8 +72,8 @@ def inputs(context: Context, variant: Mapping[str, str] | None = None) -> Inputs
         torch="+".join(filter(None, (_text(context.torch.version), context.torch.build))),
         cxx11_abi=context.torch.cxx11_abi if isinstance(context.torch.cxx11_abi, bool) else None,
         cuda=_nvcc(context),
-        cudnn=_cudnn(context) if "{cudnn_path}" in settings else "",
-        archs=context.choices.archs if "{archs_" in settings else (),
+        cudnn=_cudnn(context) if recipe.takes("cudnn_path") else "",
+        archs=context.choices.archs if recipe.takes("archs_") else (),
     )
 
 

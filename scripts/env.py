@@ -107,7 +107,7 @@ def version_of(python: str) -> str:
 def default_prefix(wanted: Selection) -> Path:
     """Where the environment goes unless it is said."""
     short = ".".join(wanted.version.split(".")[:2])
-    return env_place.place(wanted.stack.name, wanted.engine, wanted.trainer, short)
+    return env_place.place(wanted.stack, wanted.engine, wanted.trainer, short)
 
 
 def make(
@@ -119,17 +119,18 @@ def make(
     with locked(prefix.with_name(f".{prefix.name}.lock"), what=f"the environment {prefix}"):
         _sweep(prefix)
         if is_current(prefix, digest):
-            return _said("is there already", prefix, plan, wanted.stack)
+            return _said("is there already", prefix, plan, wanted)
         _refuse_foreign(prefix)
         with files.replacing(prefix) as work:
             install(plan, python, work, find_links=find_links)
             files.write(work / MARK, json.dumps(_mark(digest, wanted, work), indent=1, sort_keys=True) + "\n")
-    return _said("made", prefix, plan, wanted.stack)
+    return _said("made", prefix, plan, wanted)
 
 
-def _said(what: str, prefix: Path, plan: Plan, stack: stacks.Stack) -> str:
+def _said(what: str, prefix: Path, plan: Plan, wanted: Selection) -> str:
     lines = [f"{prefix}: {what}, {len(plan.pins)} packages of the lock, {len(plan.extras)} wheels beside it"]
-    lines += [f"  no wheel of {name} yet: {choices.command(stack, name)}, then this again" for name in plan.missing]
+    builds = {name: choices.command(wanted.stack, wanted.engine, name) for name in plan.missing}
+    lines += [f"  no wheel of {name} yet: {command}, then this again" for name, command in builds.items()]
     return "\n".join([*lines, f"  . {prefix}/bin/activate"])
 
 

@@ -156,7 +156,8 @@ def built(item: Component, house: Sequence[Entry], version: str, torch: str) -> 
     best = max(found, key=lambda entry: str(entry.receipt.get("finished", "")))
     fault = wheelhouse_store.damage(best)
     if fault:
-        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=f"nox -s {choices.session(item)} -- --rebuild")
+        fix = f"nox -s {choices.session(item.name)} -- --rebuild"
+        raise WorkError(f"{best.wheel}: {fault}; it was refused", fix=fix)
     return Extra(component=item.name, file=best.wheel.name, sha256=best.sha256, path=best.wheel)
 
 

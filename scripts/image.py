@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     values = arguments(given, stack)
     found = engine()
-    if not given.force:
+    if not (given.force or given.dry_run):
         preflight(given.target, found.root)
     line = command(given, values, found)
     if given.dry_run:

@@ -42,10 +42,11 @@ SECRET_FILES = (
     *("*.pem.key", "id_rsa", "id_ed25519", ".netrc", ".pypirc", "pip.conf", ".git-credentials", "*.kdbx", "run.env"),
     *("*/.aws/credentials", "*/.docker/config.json", "*/.kube/config", "*/huggingface/token"),
 )
-LEAKED_LINE = r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
+KNOWN_SHAPES = r"\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
+LEAKED_LINE = rf"-----BEGIN [A-Z ]*PRIVATE KEY|{KNOWN_SHAPES}"
 """What no file of a user, of /etc or of /opt holds; installed packages have such lines in their examples."""
 SECRET_TEXT = re.compile(
-    r"://[^/\s:@]+:[^/\s:@]+@|\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})\b"
+    rf"://[^/\s:@]+:[^/\s:@]+@|{KNOWN_SHAPES}"
     r"|(?i:(api_key|token|password|secret)=[^\s\"']{8,})"
 )
 SIZE_MARGIN = 1.15

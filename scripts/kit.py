@@ -58,16 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = (given.output or ROOT / "dist" / f"kit-{stack.name}").absolute()
     with locked(cache("kit.lock"), what="making a kit"), replacing(output) as work:
         missing = fill(work, stack, engines, versions, given)
-    for name in missing:
-        print(f"no wheel of {name} is in the kit: {choices.command(stack, name)} first, then make the kit again")
+    for engine, name in missing:
+        command = choices.command(stack, engine, name)
+        print(f"no wheel of {name} is in the kit: {command} first, then make the kit again")
     print(f"{output}: {kit_check.summary(output)}; install it with {output}/install --prefix DIR")
     return errors.OK
 
 
 def fill(
     work: Path, stack: Stack, engines: Sequence[str], versions: Sequence[str], given: argparse.Namespace
-) -> list[str]:
-    """Put everything into the kit; give the components that have no wheel yet."""
+) -> list[tuple[str, str]]:
+    """Put everything into the kit; give the components that have no wheel yet, each with its engine."""
     house = list(wheelhouse_store.entries(given.wheelhouse or wheelhouse_store.default()))
     jobs = [kit_files.job(stack, engine, version, house, given.root) for engine in engines for version in versions]
     listed = lock_remote.index()
@@ -78,7 +79,7 @@ def fill(
     kit_files.locks(work, jobs)
     write(work / "kit.json", json.dumps(manifest(stack, jobs), indent=1, sort_keys=True) + "\n")
     write(work / "SHA256SUMS", kit_check.sums(work))
-    return sorted({name for job in jobs for name in job.missing})
+    return sorted({(job.engine, name) for job in jobs for name in job.missing})
 
 
 def manifest(stack: Stack, jobs: Sequence[Job]) -> dict[str, object]:

@@ -25,7 +25,6 @@ TARGET = {
     "sys_platform": "linux",
 }
 BY_PYTHON = re.compile(r"\bpython(?:_full)?_version\b")
-AROUND = re.compile(r"^(?:stack-lock|-r |-c )|\.in$|^uv$")
 
 
 @dataclass(frozen=True, kw_only=True)

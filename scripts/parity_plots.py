@@ -95,7 +95,7 @@ def png(comparison: Comparison, path: Path) -> None:
         matplotlib.use("Agg")
         pyplot = importlib.import_module("matplotlib.pyplot")
     except ImportError as error:
-        raise WorkError(f"matplotlib could not be imported: {error}", fix="pip install 'envcheck[plots]'") from error
+        raise WorkError(f"matplotlib could not be imported: {error}", fix="python -m pip install '.[plots]'") from error
     measured = [item for item in comparison.judged if item.steps]
     if not measured:
         raise WorkError("there is nothing to draw: no metric is in both runs")

@@ -72,7 +72,7 @@ def ask(  # noqa: PLR0913  # by keyword, each its own question
     text = process.output([python, str(CHILD), json.dumps(request)], timeout=timeout)
     reply = cast("dict[str, Any]", json.loads(text.strip().splitlines()[-1]))
     if "verl" not in reply["versions"]:
-        fix = "nox -s env -- --stack STACK --engine ENGINE makes an environment; --python names one that is elsewhere"
+        fix = "nox -s up -- --stack STACK --engine ENGINE builds and installs it; --python names another environment"
         raise HostError(f"{python} has no verl", fix=fix)
     if error := reply.get("error"):
         raise WorkError(f"verl {reply['versions']['verl']} does not take this config: {error}")

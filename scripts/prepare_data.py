@@ -1,14 +1,16 @@
 """Prepare GSM8K and MATH (or a generated sample) as parquet files in verl's schema: ``nox -s data``.
 
-Needs only the standard library and pyarrow, so it also runs in the training environment's interpreter.
+Needs only the standard library and pyarrow: where that is not here, an environment that ``nox -s env`` made is taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,12 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = ["sample"] if args.sample else args.sets or list(LAYOUTS)
     if unknown := sorted(set(names) - {*LAYOUTS, "sample"}):
         raise EnvcheckError(f"there is no set {', '.join(unknown)}", fix=f"take one of {', '.join(LAYOUTS)}")
+    if importlib.util.find_spec("pyarrow") is None and (python := _other_python()):
+        command = [python, "-m", "scripts.prepare_data", *(sys.argv[1:] if argv is None else argv)]
+        return subprocess.run(command, check=False).returncode
     if args.check:
         return max(_check(out / name) for name in names)
     origins = _origins(args.origins, names)
     for name in names:
         _prepare(name, out / name, origins.get(name), args)
     return errors.OK
+
+
+def _other_python() -> str | None:
+    """Interpreter of a made environment that has pyarrow, said where there is one."""
+    from scripts import env_place  # not needed, and more than pyarrow, in that environment
+
+    found = env_place.holding("pyarrow")
+    if found:
+        print(f"pyarrow is in {found}: run there", file=sys.stderr)
+    return str(found) if found else None
 
 
 def _origins(given: Sequence[str], names: Sequence[str]) -> dict[str, Path]:

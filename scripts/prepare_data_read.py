@@ -22,7 +22,7 @@ HUB_PATTERNS = {"gsm8k": ["main/*.parquet"], "math": ["data/*.parquet", "default
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 2.0
 LACKS_PYARROW = (
-    "run this with an interpreter that has pyarrow (the training environment's does), or: pip install 'envcheck[data]'"
+    "nox -s env makes an environment that has it, which is then taken; or here: python -m pip install '.[data]'"
 )
 
 

@@ -13,7 +13,6 @@ from envcheck.errors import DataError
 from envcheck.stack import Component, Stack, parse_toml
 from scripts import index_files, lock_text
 from scripts.cache import ROOT
-from scripts.files import sha256
 
 COMMAND = "nox -s sources -- --lock"
 
@@ -179,11 +178,6 @@ def _git(stack: Stack, item: Component, places: Sequence[Path]) -> Source:
         submodule=tuple(Submodule(path=p, url=urls[p], commit=c) for p, c in sorted(origin.submodules.items())),
         patch=tuple(Patch(name=name, sha256=patch_bytes(stack, name, places)[1]) for name in origin.patches),
     )
-
-
-def patch_digest(path: Path) -> str:
-    """Hash a patch file."""
-    return sha256(path)
 
 
 def render(sources: Sources) -> str:

@@ -166,7 +166,7 @@ def _has_gpu(facts: Facts) -> bool:
 
 def _wheel(item: Component, run: Run, facts: Facts, lost: set[str]) -> Result:
     stack = run.selection.stack
-    command = f"nox -s {choices.session(item)} -- --stack {stack.name} --python {run.prefix}"
+    command = f"{choices.command(stack, run.selection.engine, item.name)} --python {run.prefix}"
     if _released(item, run):
         return Result(step=item.name, state="done", said="a release wheel, pinned by its hash, is taken")
     missing = sorted(lost.intersection(item.needs))

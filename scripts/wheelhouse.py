@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from envcheck.errors import WorkError
+from envcheck.errors import EnvcheckError, WorkError
 from scripts import cli, wheelhouse_remote, wheelhouse_store
 from scripts.wheelhouse_store import Entry
 
@@ -72,7 +72,10 @@ def pull(root: Path, options: argparse.Namespace) -> int:
 
 def _url(options: argparse.Namespace) -> str:
     if not options.url:
-        raise WorkError(f"{options.command}: where to?", fix=f"nox -s wheelhouse -- {options.command} URL")
+        raise EnvcheckError(
+            f"{options.command} needs the address of the other wheelhouse",
+            fix=f"nox -s wheelhouse -- {options.command} URL",
+        )
     return str(options.url)
 
 

@@ -26,7 +26,6 @@ from scripts.files import sha256, write
 RECEIPT = "receipt.json"
 LEAST_BYTES = 1 << 20
 """Room that there has to be before a build starts; its wheel may need more."""
-JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def test_it_is_made_and_a_second_run_changes_nothing(
     assert make(place) == 0
     out = capsys.readouterr().out
     assert "made, " in out
-    assert "no wheel of flash-attn yet: nox -s build-flash-attn -- --stack tiny, then" in out
+    assert "no wheel of flash-attn yet: nox -s build-flash-attn -- --stack tiny --engine sglang, then" in out
     mark = json.loads((place / "env" / env.MARK).read_text(encoding="utf-8"))
     assert (mark["engine"], mark["trainer"]) == ("sglang", "fsdp")
     asked = len(index.asked)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from scripts import env_place
 
 STACK = "verl-lts-cu124"
+LOADED = stacks.load(STACK)
 
 
 @pytest.fixture
@@ -25,15 +27,17 @@ def _make(cache: Path, name: str) -> Path:
 
 
 def test_the_stacks_own_python_comes_first(cache: Path) -> None:
-    assert env_place.made(STACK, "sglang", "fsdp") is None
+    assert env_place.made(LOADED, "sglang", "fsdp") is None
     older = _make(cache, f"{STACK}-sglang-fsdp-py3.11")
-    assert env_place.made(STACK, "sglang", "fsdp") == older
+    assert env_place.made(LOADED, "sglang", "fsdp") == older
     own = _make(cache, f"{STACK}-sglang-fsdp-py3.12")
-    assert env_place.made(STACK, "sglang", "fsdp") == own
-    assert env_place.made(STACK, "vllm", "fsdp") is None
+    assert env_place.made(LOADED, "sglang", "fsdp") == own
+    assert env_place.made(LOADED, "sglang", "*") == own
+    assert env_place.made(LOADED, "sglang", "megatron") is None
+    assert env_place.made(LOADED, "vllm", "fsdp") is None
     own.unlink()
     own.symlink_to(cache / "gone")
-    assert env_place.made(STACK, "sglang", "fsdp") == older
+    assert env_place.made(LOADED, "sglang", "fsdp") == older
 
 
 def test_interpreter(cache: Path) -> None:

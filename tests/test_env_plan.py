@@ -114,6 +114,6 @@ def test_wheel_names_fit_or_not(file: str, fit: bool) -> None:
 
 
 def test_the_command_that_builds_a_component_names_a_session_that_is_there() -> None:
-    stack = stacks.load("verl-sglang-cu124")
-    assert choices.command(stack, "transformer-engine") == "nox -s build-te -- --stack verl-sglang-cu124"
-    assert choices.command(stack, "verl") == "nox -s build-verl -- --stack verl-sglang-cu124"
+    stack, options = stacks.load("verl-sglang-cu124"), "--stack verl-sglang-cu124 --engine sglang"
+    assert choices.command(stack, "sglang", "transformer-engine") == f"nox -s build-te -- {options}"
+    assert choices.command(stack, "sglang", "verl") == f"nox -s build-verl -- {options}"

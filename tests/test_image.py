@@ -200,8 +200,16 @@ def test_summary_and_its_words(docker: Docker) -> None:
 
 def test_dry_run_prints_the_command(docker: Docker, capsys: pytest.CaptureFixture[str]) -> None:
     docker.answers |= {"docker info": '{"ServerVersion": "26.1.5", "DockerRootDir": "/"}', "buildx version": "x"}
-    assert image.main(["--dry-run", "--force", "--target", "doctor"]) == 0
+    assert image.main(["--dry-run", "--target", "doctor"]) == 0
     assert "--target doctor" in capsys.readouterr().out
+
+
+def test_dry_run_does_not_ask_for_the_space_of_a_build(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker.answers |= {"docker info": '{"ServerVersion": "26.1.5", "DockerRootDir": "/"}', "buildx version": "x"}
+    monkeypatch.setitem(image.DISK_BYTES, "doctor", 1 << 60)
+    assert image.main(["--dry-run", "--target", "doctor"]) == 0
+    with pytest.raises(EnvcheckError, match="needs about"):
+        image.main(["--target", "doctor"])
 
 
 @pytest.mark.parametrize("code", [0, 1])

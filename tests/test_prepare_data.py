@@ -254,7 +254,7 @@ def test_damaged_json(tmp_path: Path) -> None:
 
 def test_missing_pyarrow_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(WorkError, match=r"pyarrow.* could not be imported(.|\n)*envcheck\[data\]"):
+    with pytest.raises(WorkError, match=r"pyarrow.* could not be imported(.|\n)*nox -s env"):
         list(rows([_write(tmp_path, "a.parquet", "PAR1")]))
 
 
@@ -381,3 +381,24 @@ def test_hub_download_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     _hub(monkeypatch, [OSError("no route")] * 4)
     with pytest.raises(WorkError, match="OSError: no route"):
         from_hub(MATH, revision=None, sleep=lambda _: None)
+
+
+def test_an_environment_that_was_made_is_taken_where_pyarrow_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    (tmp_path / "envs/bare/lib/python3.12/site-packages").mkdir(parents=True)
+    assert prepare_data._other_python() is None
+    (tmp_path / "envs/whole/lib/python3.12/site-packages/pyarrow").mkdir(parents=True)
+    started: list[list[str]] = []
+
+    def start(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        started.append(command)
+        return subprocess.CompletedProcess(command, 1 if check else 5)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    assert prepare_data.main(["--sample", "--out", str(tmp_path)]) == 5
+    python = str(tmp_path / "envs/whole/bin/python")
+    assert started == [[python, "-m", "scripts.prepare_data", "--sample", "--out", str(tmp_path)]]
+    assert capsys.readouterr().err == f"pyarrow is in {python}: run there\n"

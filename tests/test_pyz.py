@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import envcheck
-from envcheck import data
+from envcheck import cli, data
 from envcheck.errors import WorkError
 from scripts import pyz
 from scripts.cache import ROOT
@@ -102,11 +102,20 @@ def test_a_lock_that_lacks_a_dependency_is_refused() -> None:
         pyz.requirements(lock(*(name for name in pyz.BUNDLED.values() if name != "jinja2")), "tools.txt")
 
 
-def test_commands_are_written_as_the_archive_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_written_as_the_archive_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert data.started() == "python -m envcheck"
     (tmp_path / "envcheck.pyz").write_bytes(b"")
     monkeypatch.setattr(data, "ROOT", str(tmp_path / "envcheck.pyz" / "envcheck"))
     assert data.started() == f"python3 {tmp_path / 'envcheck.pyz'}"
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"`python3 {tmp_path / 'envcheck.pyz'} COMMAND --help`" in capsys.readouterr().out
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "x.pyz").write_bytes(b"")
+    monkeypatch.setattr(data, "ROOT", str(tmp_path / "a b" / "x.pyz" / "envcheck"))
+    assert data.as_started("see `python -m envcheck plan`") == f"see `python3 '{tmp_path}/a b/x.pyz' plan`"
 
 
 def test_data_is_listed_from_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

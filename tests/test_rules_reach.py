@@ -152,7 +152,12 @@ def test_interfaces_that_a_value_selects(name: str, value: str, found: tuple[str
 
 @pytest.mark.parametrize(
     ("container", "text"),
-    [(None, "TasksMax=infinity"), (IN_DOCKER, "--pids-limit=-1"), (POD, "podPidsLimit")],
+    [
+        (None, "TasksMax=infinity"),
+        (Container(runtime="apptainer"), "TasksMax=infinity"),
+        (IN_DOCKER, "--pids-limit=-1"),
+        (POD, "podPidsLimit"),
+    ],
 )
 def test_more_tasks_are_given_where_this_runs(container: Container | None, text: str) -> None:
     facts = make.healthy(container=container, resources=make.resources(tasks_limit=1024))

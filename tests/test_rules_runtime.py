@@ -320,3 +320,9 @@ def test_a_full_disk_is_left_for_the_one_with_most_space() -> None:
     facts = disks(make.disk("cache", "/home/me/.cache", 0.1), make.disk("work", "/mnt/big", 900))
     commands = make.outcomes("disk-full", facts)[0].fix[0].commands
     assert "export PIP_CACHE_DIR=/mnt/big/cache" in commands
+
+
+def test_no_place_is_named_that_is_as_full() -> None:
+    facts = disks(make.disk("cache", "/home/me/.cache", 0.1), make.disk("work", "/mnt/small", 0.2))
+    (cache, _) = make.outcomes("disk-full", facts)
+    assert cache.fix[0].text == "Make space in /home/me/.cache"

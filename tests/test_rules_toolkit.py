@@ -235,3 +235,9 @@ def test_nvcc_without_headers_names_where_the_headers_are() -> None:
     facts = make.bare(python=python, toolkits=(make.toolkit(path=prefix, headers=False),))
     (conda,) = make.outcomes("cuda-home-invalid", facts, BUILD)
     assert conda.fix[0].commands == (f"conda install -p {prefix} -y -c conda-forge cuda-toolkit=12.4.1",)
+
+
+def test_a_toolkit_that_torch_refuses_is_not_completed() -> None:
+    bare, whole = replace(CUDA13, path="/usr/local", headers=False), replace(CUDA13, selected=False)
+    (found,) = make.outcomes("cuda-home-invalid", make.bare(toolkits=(bare, whole)), BUILD)
+    assert [fix.commands[0] for fix in found.fix] == ["nox -s toolchain -- --stack verl-sglang-cu124"]

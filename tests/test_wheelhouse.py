@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from envcheck.errors import WorkError
+from envcheck.errors import EnvcheckError, WorkError
 from scripts import wheelhouse, wheelhouse_remote, wheelhouse_store
 from scripts.wheelhouse_store import RECEIPT
 from tests import build_cases
@@ -240,7 +240,7 @@ def test_a_damaged_wheel_is_not_pushed(house: Path, tmp_path: Path) -> None:
 
 
 def test_where_to_push(house: Path) -> None:
-    with pytest.raises(WorkError, match="push: where to"):
+    with pytest.raises(EnvcheckError, match="push needs the address"):
         wheelhouse.main(["push", "--wheelhouse", str(house)])
 
 

@@ -59,5 +59,4 @@ def deliver(args: argparse.Namespace, document: str) -> None:
     Commands of this program in it are written as it was started.
     """
     is_text = getattr(args, "format", "text") == "text"
-    document = document.replace(data.AS_MODULE, data.started())
-    output.deliver(document, args.output, encoding=output.encoding_of(sys.stdout) if is_text else None)
+    output.deliver(data.as_started(document), args.output, encoding=output.encoding_of(sys.stdout) if is_text else None)

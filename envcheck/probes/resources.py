@@ -182,7 +182,7 @@ def shm_free(host: Host, mounts: list[Mount]) -> int | Unknown | None:
 
 
 def read_ulimits(host: Host, *, hard: bool = False) -> dict[str, int | str]:
-    """Read the soft limits of /proc/self/limits, ``Max open files            1024                 524288    files``."""
+    """Read the soft or the hard limits of /proc/self/limits, ``Max open files      1024           524288   files``."""
     line = r"^(Max [a-z ]+?)\s{2,}(\d+|unlimited)\s+(\d+|unlimited)\s"
     found = re.findall(line, _text(host, "/proc/self/limits"), re.MULTILINE)
     values = {name: most if hard else now for name, now, most in found}

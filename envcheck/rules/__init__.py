@@ -33,6 +33,7 @@ from envcheck.rules import (
     shadows,
     toolkit,
     transformer_engine,
+    user_limits,
     wheels,
     wishes,
 )
@@ -61,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     *engines.RULES,
     *requirements.RULES,
     *runtime_environment.RULES,
+    *user_limits.RULES,
     *runtime_limits.RULES,
     *runtime_ray.RULES,
     *wishes.RULES,

@@ -9,8 +9,6 @@ from envcheck.limits import Row, satisfies
 from envcheck.model import Finding, NotApplicable, Rule, Severity, Target, installed, known, package, rule
 from envcheck.rules import remedy, subjects
 
-VERL_ENGINE = "sglang.srt.entrypoints.verl_engine"
-
 
 @rule(
     "sglang-verl-engine-missing",

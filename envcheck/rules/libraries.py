@@ -117,7 +117,7 @@ def libnvrtc_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"{name} is not on the loader's path, and {', '.join(users)} needs it",
             found=f"{name} is found in {wanted or 'no directory that is searched'}",
             expected=f"{name} on the loader's path",
-            fix=(_search(folder),),
+            fix=(remedy.wheel_folder(folder),),
         )
 
 
@@ -128,13 +128,6 @@ def preloaded(facts: Facts, target: Target, library: str, wheel: str) -> bool:
     have = subjects.versions(facts)
     in_wheel = any(f"nvidia-{wheel}{ending}" in have for ending in ("-cu12", "-cu13", ""))
     return row is not None and library in row.give["libraries"].split() and in_wheel
-
-
-def _search(folder: str) -> Fix:
-    return Fix(
-        text="Name the wheel's folder",
-        commands=(f"export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
-    )
 
 
 def _missing_nvrtc(facts: Facts, users: list[str]) -> set[str]:
@@ -230,7 +223,7 @@ def memory_saver_preload_missing(facts: Facts, target: Target) -> Iterator[Findi
             summary="the hook of torch-memory-saver will not find libcudart.so.13 in a fresh process",
             found="libcudart.so.13 lies in torch's wheels only",
             expected="libcudart.so.13 on the loader's path",
-            fix=(_search(place),),
+            fix=(remedy.wheel_folder(place),),
             severity="error" if asked else "warning",
         )
 

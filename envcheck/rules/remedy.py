@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from envcheck import choices
 from envcheck.codec import Unknown
 from envcheck.facts import Container, Facts
 from envcheck.model import Fix, Target
@@ -129,10 +130,7 @@ def locked(target: Target, text: str = "Install what the stack's lock pins") -> 
 
 def build(target: Target, name: str, text: str, *, archs: str = "") -> Fix:
     """Build the wheel of a component for the stack and the engine that were judged."""
-    session = "build-te" if name == "transformer-engine" else f"build-{name}"
-    more = f" --archs {shlex.quote(archs)}" if archs else ""
-    command = f"nox -s {session} -- --stack {target.stack.name} --engine {target.engine}{more}"
-    return Fix(text=text, commands=(command,))
+    return Fix(text=text, commands=(choices.command(target.stack, target.engine, name, archs=archs),))
 
 
 def toolchain(target: Target) -> Fix:
@@ -156,6 +154,12 @@ def export(name: str, value: str) -> str:
 def exports(text: str, **values: str) -> Fix:
     """Set variables in the shell."""
     return Fix(text=text, commands=tuple(export(name, value) for name, value in values.items()))
+
+
+def wheel_folder(path: str) -> Fix:
+    """Put the folder of a wheel's libraries, or several with colons, before what the loader searches now."""
+    command = f"export LD_LIBRARY_PATH={path}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+    return Fix(text="Name the wheel's folder", commands=(command,))
 
 
 def unset(*names: str) -> Fix:

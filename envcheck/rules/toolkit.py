@@ -121,14 +121,19 @@ def _without_headers(facts: Facts, target: Target) -> Iterator[Finding]:
         summary=f"the toolkit that builds take, {taken.path}, has nvcc but not the headers of the CUDA run time",
         found=f"no cuda_runtime.h below {taken.path}",
         expected="one directory that has bin/nvcc and include/cuda_runtime.h",
-        fix=(*_whole_home(facts, taken), *right_toolkit(facts, target)),
+        fix=(*_whole_home(facts, target, taken), *right_toolkit(facts, target)),
         subject=taken.path,
         severity="warning" if elsewhere else weight,
     )
 
 
-def _whole_home(facts: Facts, taken: Toolkit) -> tuple[Fix, ...]:
-    """Name the whole toolkit of the same version that is on this host too, or complete the one of conda."""
+def _whole_home(facts: Facts, target: Target, taken: Toolkit) -> tuple[Fix, ...]:
+    """Name the whole toolkit of the same version that is on this host too, or complete the one of conda.
+
+    Not one of a CUDA major that torch refuses: see nvcc-differs-from-torch.
+    """
+    if isinstance(taken.version, str) and subjects.major(taken.version) != right_major(facts, target):
+        return ()
     whole = [item.path for item in subjects.toolkits(facts) if item.headers is True and item.version == taken.version]
     if whole:
         return (remedy.exports("Name the directory that has both", CUDA_HOME=whole[0]),)

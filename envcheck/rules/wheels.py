@@ -138,11 +138,7 @@ def _folder(facts: Facts, names: tuple[str, ...]) -> Fix:
     sites = subjects.python(facts).site_packages
     guessed = f"{sites[0] if sites else '<site-packages>'}/nvidia/{_wheel_folder(names[0])}/lib"
     folders = dict.fromkeys(path for name in names if (path := cuda_wheels.folder(facts, name)))
-    path = ":".join(folders) or guessed
-    return Fix(
-        text="Name the wheel's folder",
-        commands=(f"export LD_LIBRARY_PATH={path}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}",),
-    )
+    return remedy.wheel_folder(":".join(folders) or guessed)
 
 
 def _wheel_folder(library: str) -> str:
