@@ -15,8 +15,8 @@ from scripts.corpus_reports import Report, edited, load
 REPORTS = corpus.TESTS / "corpus.toml"
 HOSTS = corpus.TESTS / "hosts"
 CORPUS = load(REPORTS)
-LATER = load(corpus.TESTS / "corpus_runtime.toml")
-EVERY = {**dict.fromkeys(CORPUS.reports, CORPUS), **dict.fromkeys(LATER.reports, LATER)}
+LATER = [load(corpus.TESTS / name) for name in ("corpus_runtime.toml", "corpus_kernels.toml")]
+EVERY = {name: each for each in (CORPUS, *LATER) for name in each.reports}
 
 
 @pytest.mark.parametrize("name", EVERY)
