@@ -16,7 +16,8 @@ REPORTS = corpus.TESTS / "corpus.toml"
 HOSTS = corpus.TESTS / "hosts"
 CORPUS = load(REPORTS)
 LATER = load(corpus.TESTS / "corpus_runtime.toml")
-EVERY = {**dict.fromkeys(CORPUS.reports, CORPUS), **dict.fromkeys(LATER.reports, LATER)}
+PACKAGES = load(corpus.TESTS / "corpus_packages.toml")
+EVERY = {name: every for every in (CORPUS, LATER, PACKAGES) for name in every.reports}
 
 
 @pytest.mark.parametrize("name", EVERY)
