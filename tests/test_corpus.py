@@ -15,7 +15,7 @@ from scripts.corpus_reports import Report, edited, load
 REPORTS = corpus.TESTS / "corpus.toml"
 HOSTS = corpus.TESTS / "hosts"
 CORPUS = load(REPORTS)
-LATER = [load(corpus.TESTS / name) for name in ("corpus_runtime.toml", "corpus_kernels.toml")]
+LATER = [load(corpus.TESTS / name) for name in ("corpus_runtime.toml", "corpus_kernels.toml", "corpus_packages.toml")]
 EVERY = {name: each for each in (CORPUS, *LATER) for name in each.reports}
 
 

@@ -19,6 +19,8 @@ REQUIREMENT = re.compile(
 OWN_RULES = {("verl", "vllm"), ("sglang", "vllm"), ("vllm", "torch"), ("xformers", "torch"), ("torchvision", "torch")}
 OWN_RULES |= {("torchaudio", "torch"), ("ray", "click"), ("transformer-engine", "flash-attn"), ("sglang", "sgl-kernel")}
 """Edges, dependent and requirement, that another rule judges with more knowledge."""
+UNDECLARED = {"tensordict"}
+"""What no metadata bound, and no other rule judges."""
 
 
 @lru_cache(maxsize=8192)
@@ -115,11 +117,28 @@ def dependency_unsatisfied(facts: Facts, target: Target) -> Iterator[Finding]:
         ]
         if edges:
             yield _broken(facts, item, edges, have, roles.get(item.name))
+    yield from _undeclared(facts, target, have)
     if unreadable:
         lines = [line for item in known(facts.packages) for line in item.requires]
         asked_for = {asked[0] for line in lines if (asked := parse(line))}
         for name in sorted(asked_for & unreadable.keys()):
             known(unreadable[name])
+
+
+def _undeclared(facts: Facts, target: Target, have: dict[str, str]) -> Iterator[Finding]:
+    """Pairs that fail together although no metadata say so, where no rule of its own judges them."""
+    for row, name in subjects.broken(target, "python-packages", have):
+        if name in UNDECLARED:
+            asking = next(iter(row.when))
+            yield Finding(
+                summary=f"{asking} {have[asking]} does not work with {name} {have[name]}: {row.why}",
+                found=f"{name} {have[name]}",
+                expected=f"{name}{row.need[name]}",
+                fix=(remedy.install(facts, "Install a newer one", f"{name}{row.need[name]}"),),
+                subject=name,
+                severity="warning",
+                sources=(row.source,),
+            )
 
 
 def _judged_as_numpy(name: str, specifier: str, have: dict[str, str]) -> bool:
