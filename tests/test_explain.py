@@ -286,3 +286,15 @@ def test_a_text_that_leads_to_nothing_is_not_searched_for_ever(monkeypatch: pyte
     assert first("\n".join([*names, ERROR])) == ("libnvrtc-not-found", 8_001)
     assert len(left_out) == 1
     assert {"manylinux2014"} <= left_out[0] <= {"manylinux2014", "manylinux_2_", "glibc"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["TypeError: load() got an unexpected keyword argument 'x'", "AttributeError: module 'foo' has no attribute 'b'"],
+)
+def test_a_call_that_fails_in_ones_own_file_is_no_matter_of_releases(error: str) -> None:
+    frame = 'Traceback (most recent call last):\n  File "{}", line 7, in main\n    load(x)\n    ^^^^^^^\n'
+    own = (frame.format("/home/me/train/mine.py") + error).encode()
+    assert explain(io.BytesIO(own)).root is None
+    for path in ("/venv/lib/python3.10/site-packages/foo/bar.py", "/workspace/verl/verl/trainer/main_ppo.py"):
+        assert first(frame.format(path) + error) == ("pin-differs", 5)
