@@ -127,6 +127,13 @@ ONLY_PTX = (Extension(path="/x.so", archs=("8.0", "8.0+PTX")),)
         ),
         pytest.param(
             "driver-library-differs",
+            loading(lib("/usr/lib/x86_64-linux-gnu/libcuda.so.1", "555.42.02", "driver")),
+            LAUNCH,
+            "error",
+            id="another-libcuda-loads",
+        ),
+        pytest.param(
+            "driver-library-differs",
             driven("550.54.15", "12.4", kernel_module=Unknown("x")),
             LAUNCH,
             "unknown",

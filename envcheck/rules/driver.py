@@ -203,6 +203,8 @@ def driver_library_differs(facts: Facts, _target: Target) -> Iterator[Finding]:
     library = driver.version if isinstance(driver.version, str) else next(iter(own), None)
     if helper is not None and helper.kind == "compat" and not own:
         library = module
+    if helper is not None and helper.kind == "driver" and isinstance(helper.version, str) and library == module:
+        library = helper.version
     differs = module is not None and library is not None and module != library
     if differs or re.search("mismatch|function not found", said, re.IGNORECASE):
         yield Finding(
