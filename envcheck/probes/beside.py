@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import time
+from _pickle import dumps, loads  # the half of pickle that is in C: the other one takes 4 ms to import
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, NoReturn, TypeVar
@@ -39,7 +39,7 @@ class Beside(Generic[T]):
         """Wait for the result, at most ``patience`` seconds; an exception of the call is raised here."""
         try:
             data = _all(self._reading, time.monotonic() + patience)
-            found: T = pickle.loads(data) if data else self._call()  # noqa: S301  # this program's own bytes
+            found: T = loads(data) if data else self._call()  # this program's own bytes
         finally:
             self._end()
         return found
@@ -55,7 +55,7 @@ def _answer(call: Callable[[], object], writing: int) -> NoReturn:
     """Send what the call gives and end, whatever happens: nothing of the parent is cleaned up twice."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C reaches the parent too, which says so
-        data = memoryview(pickle.dumps(call()))
+        data = memoryview(dumps(call()))
         while data:
             data = data[os.write(writing, data) :]
     finally:
