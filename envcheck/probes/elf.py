@@ -49,11 +49,9 @@ class Reader:
         """Add the extensions that a row of the table names."""
         host, site = self._processes.host, package.location
         process = self._processes.bare if give.get("torch") == "no" else self._processes.with_torch
-        opens, loads = give.get("opens", "").split(), find(host, site, give.get("loads", ""))
-        if opens or loads:
+        if "opens" in give or "loads" in give:
             process = process.branch()
-            for path in (*(path for name in opens if (path := self._processes.in_wheels(name))), *loads[:1]):
-                process.load(path, everywhere=True)
+            self._processes.open_first(process, site, give)
         paths = self._chosen(find(host, site, give["files"]), give)
         return replace(package, extensions=tuple(self._extension(process, path) for path in paths))
 

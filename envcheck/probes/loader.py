@@ -100,6 +100,15 @@ class Processes:
         """File of a library in the NVIDIA wheels or in torch itself, if any."""
         return self._wheel_files.get(name)
 
+    def open_first(self, process: Process, location: str, give: dict[str, str]) -> None:
+        """Load for all symbols what a package opens before its extensions: see the head of limits/extensions.toml."""
+        opens = (self.in_wheels(name) for name in give.get("opens", "").split())
+        places = (f"{location}/{name}" for name in give.get("loads", "").split())
+        own = next((path for path in places if self.host.exists(path)), None)
+        for path in (*opens, own):
+            if path is not None:
+                process.load(path, everywhere=True)
+
     def in_wheels(self, name: str) -> str | None:
         """File of a library in the wheels by its name without a version: libnvrtc is libnvrtc.so.12 of cuda_nvrtc."""
         return next((path for file, path in self._wheel_files.items() if file.startswith(f"{name}.so.")), None)
@@ -148,9 +157,8 @@ def _with_users(processes: Processes, packages: Sequence[Package]) -> Process:
     rows = {name: row.give for row in limits.shipped("extensions").row for name in row.when if "opens" in row.give}
     process = processes.with_torch.branch()
     for item in packages:
-        places = [f"{item.location}/{path}" for path in rows.get(item.name, {}).get("loads", "").split()]
-        for path in [path for path in places if processes.host.exists(path)][:1]:
-            process.load(path, everywhere=True)
+        if item.name in rows:
+            processes.open_first(process, item.location, rows[item.name])
     return process
 
 
