@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from envcheck.codec import Unknown
 from envcheck.record import dataclass, field, replace
@@ -150,9 +151,28 @@ class Judgement:
         )
 
 
+class Same(NamedTuple):
+    """A value that equals itself alone: a look-up by it does not compare 200 packages field by field."""
+
+    value: tuple[Package, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the very same value."""
+        return isinstance(other, Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        """Hash by identity."""
+        return id(self.value)
+
+
+@lru_cache(maxsize=2)  # rules ask 500 times; it keeps the value, so that no other gets its identity
+def _by_name(packages: Same) -> dict[str, Package]:
+    return {item.name: item for item in reversed(packages.value)}
+
+
 def package(facts: Facts, name: str) -> Package | None:
     """Find an installed package by its normalised name; None where it is absent."""
-    return next((item for item in known(facts.packages) if item.name == name), None)
+    return _by_name(Same(value=known(facts.packages))).get(name)
 
 
 def installed(facts: Facts, name: str) -> Package:

@@ -16,7 +16,7 @@ from envcheck.errors import EnvcheckError, WorkError
 from envcheck.facts import Facts, Gpu, Package
 from envcheck.host import LocalHost
 from envcheck.model import Fix, Outcome, Target
-from envcheck.probes import collect
+from envcheck.probes.collection import collect
 from envcheck.stack import Component, Recipe, Stack
 from scripts import build_sdist, sources_lock, toolchain, toolchain_compiler, toolchain_gcc
 from scripts.sources_lock import Source

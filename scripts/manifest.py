@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from envcheck import probes
 from envcheck import stack as stacks
 from envcheck.codec import Unknown
 from envcheck.errors import WorkError
 from envcheck.host import LocalHost
+from envcheck.probes.collection import collect
 from scripts import cli, files, wheelhouse_store
 from scripts.cache import ROOT
 
@@ -28,7 +28,7 @@ def lock_sha256(stack: str, engine: str) -> str:
 
 def packages(python: str) -> dict[str, str]:
     """Name -> version of every distribution of the interpreter's environment."""
-    facts = probes.collect(LocalHost(), python=python)
+    facts = collect(LocalHost(), python=python)
     if isinstance(facts.packages, Unknown):
         raise WorkError(f"the packages of {python} could not be read: {facts.packages.unknown}")
     return {item.name: item.version for item in facts.packages if isinstance(item.version, str)}

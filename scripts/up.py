@@ -22,7 +22,7 @@ from envcheck.errors import EnvcheckError
 from envcheck.facts import Facts
 from envcheck.host import LocalHost
 from envcheck.model import Target
-from envcheck.probes import collect
+from envcheck.probes.collection import collect
 from envcheck.stack import Component
 from scripts import (
     build_context,

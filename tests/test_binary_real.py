@@ -22,7 +22,8 @@ from envcheck.binary.symbols import demangled
 from envcheck.facts import Facts
 from envcheck.host import LocalHost
 from envcheck.model import Outcome
-from envcheck.probes import collect, elf, loader
+from envcheck.probes import elf, loader
+from envcheck.probes.collection import collect
 from tests import factories as make
 from tests.verl_environments import TORCH_PYTHONS
 

@@ -45,8 +45,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
         return facts(host=python or "this-host")
 
     monkeypatch.setattr("envcheck.rules.RULES", RULES)
-    monkeypatch.setattr("envcheck.probes.collect", collect)
-    monkeypatch.setattr("envcheck.probes.Collection", Composed)
+    monkeypatch.setattr("envcheck.probes.collection.collect", collect)
+    monkeypatch.setattr("envcheck.probes.collection.Collection", Composed)
+    monkeypatch.setattr("envcheck.probes.python.start", lambda _host, python: python)
 
     def run_it(*argv: str) -> tuple[int, str, str]:
         code = cli.main(argv)

@@ -13,7 +13,7 @@ from envcheck import agent, data
 from envcheck.errors import HostError
 from envcheck.host import Completed, LocalHost, RecordedHost
 from envcheck.image import ContainerHost, Entry, _Remote, entry
-from envcheck.probes import collect
+from envcheck.probes.collection import collect
 from tests.test_host import tree
 
 __all__ = ["tree"]

@@ -15,7 +15,7 @@ from envcheck.codec import Unknown, encode
 from envcheck.errors import DataError, EnvcheckError
 from envcheck.facts import Facts, Gpu, Origin, Package, Ray, Wish
 from envcheck.host import RecordedHost
-from envcheck.probes import collect
+from envcheck.probes.collection import collect
 from tests import factories
 
 EMPTY = collect(RecordedHost())

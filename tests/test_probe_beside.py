@@ -11,7 +11,8 @@ import pytest
 
 from envcheck.facts import Facts
 from envcheck.host import LocalHost, RecordedHost
-from envcheck.probes import beside, collect
+from envcheck.probes import beside
+from envcheck.probes.collection import collect
 
 HOST = LocalHost()
 

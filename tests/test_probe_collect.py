@@ -11,7 +11,9 @@ from envcheck.codec import Unknown
 from envcheck.errors import HostError
 from envcheck.facts import Facts, Gpu
 from envcheck.host import Completed, LocalHost, RecordedHost
-from envcheck.probes import Collection, collect, nvml, os_release, together
+from envcheck.probes import nvml, os_release, together
+from envcheck.probes import python as interpreters
+from envcheck.probes.collection import Collection, collect
 from tests.test_probe_python import SAID
 
 SITE = "/venv/lib/python3.10/site-packages"
@@ -118,7 +120,7 @@ def test_an_image_at_rest_has_no_driver_and_no_limits() -> None:
 
 def test_gpus_of_the_management_interface() -> None:
     gpu = Gpu(name="NVIDIA H100", compute_capability="9.0", memory_bytes=1)
-    collection = Collection(RecordedHost(), None, None)
+    collection = Collection(RecordedHost(), interpreters.start(RecordedHost(), None), None)
     collection._managed = nvml.Management(driver="550", cuda="12.4", gpus=(gpu,))
     assert collection.facts().gpus == (gpu,)
 

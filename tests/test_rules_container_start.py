@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from envcheck.facts import Facts, Manifest
-from envcheck.probes import started_by_others
+from envcheck.probes.collection import started_by_others
 from envcheck.rules.container_start import ALWAYS
 from tests import factories as make
 

@@ -47,14 +47,18 @@ def _begin(args: argparse.Namespace, meanwhile: Callable[[], object]) -> Callabl
     if args.image is not None:
         return partial(_inside, args.image, args.python)
     from envcheck.host import LocalHost
-    from envcheck.probes import Collection
+    from envcheck.probes import python
 
-    return Collection(LocalHost(), args.python, None, meanwhile).facts
+    host = LocalHost()
+    target = python.start(host, args.python)  # it takes as long to answer as the other probes to be imported
+    from envcheck.probes.collection import Collection
+
+    return Collection(host, target, None, meanwhile).facts
 
 
 def _inside(image: str, python: str | None) -> Facts:
     from envcheck.image import ContainerHost
-    from envcheck.probes import collect
+    from envcheck.probes.collection import collect
 
     with ContainerHost.of(image) as host:
         return collect(host, python=python)

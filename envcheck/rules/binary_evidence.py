@@ -11,7 +11,7 @@ from envcheck.binary.abi import string_abi as abi_by_names
 from envcheck.binary.symbols import demangled
 from envcheck.codec import Unknown
 from envcheck.facts import Extension, Facts, Package
-from envcheck.model import Fix, NotApplicable, Severity, Target, known
+from envcheck.model import Fix, Severity, Target, installed, known
 from envcheck.rules import remedy, subjects
 
 LABEL = re.compile(r"(?:cu(?P<cuda>\d+)\.?)?torch(?P<torch>\d+\.\d+)(?:cxx11abi(?P<abi>TRUE|FALSE))?", re.IGNORECASE)
@@ -23,10 +23,7 @@ COMPILED_FROM_INDEX = {"flash-attn", "transformer-engine-torch", "causal-conv1d"
 
 def torch(facts: Facts) -> Package:
     """Give the installed torch, or end the rule as not applicable."""
-    found = next((item for item in known(facts.packages) if item.name == "torch"), None)
-    if found is None:
-        raise NotApplicable("torch is not installed")
-    return found
+    return installed(facts, "torch")
 
 
 def packages(facts: Facts) -> Iterator[Package]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 from envcheck.codec import Unknown
 from envcheck.facts import STARTED_BY_OTHERS, Compiler, Disk, Facts, Gpu, Os, Package, Python, Resources, Toolkit
 from envcheck.limits import Row, satisfies
-from envcheck.model import Finding, Fix, NotApplicable, Severity, Target, known, package
+from envcheck.model import Finding, Fix, NotApplicable, Same, Severity, Target, known, package
 from envcheck.stack import Component
 
 GIB = 1 << 30
@@ -73,20 +72,6 @@ def installed_version(facts: Facts, name: str) -> str | None:
 def versions(facts: Facts) -> dict[str, str]:
     """Public versions of all installed packages whose version is known."""
     return dict(_versions(Same(value=known(facts.packages))))
-
-
-class Same(NamedTuple):
-    """A value that equals itself alone: a look-up by it does not compare 200 packages field by field."""
-
-    value: tuple[Package, ...]
-
-    def __eq__(self, other: object) -> bool:
-        """Tell whether it is the very same value."""
-        return isinstance(other, Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        """Hash by identity."""
-        return id(self.value)
 
 
 @lru_cache(maxsize=2)  # 80 rules ask; it keeps the value, so that no other gets its identity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from envcheck import cuda_wheels
 from envcheck.binary.abi import python_abi
@@ -106,8 +106,10 @@ def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
     """Every CUDA library that an installed extension needs is found."""
     wanted = {item.distribution for item in subjects.wanted(target)} | {"torch", "torchvision"}
     users: dict[tuple[str, ...], Package] = {}
-    for item in known(facts.packages):
-        names = tuple(sorted(_not_found(facts, target, item)))
+    packages, cuda = known(facts.packages), subjects.major(subjects.torch_cuda(facts, target))
+    for item in packages:
+        missing = cuda_wheels.missing(item)
+        names = tuple(sorted(_not_found(facts, target, missing, cuda))) if missing else ()
         if names and users.setdefault(names, item).name not in wanted:
             users[names] = item
     for names, item in users.items():
@@ -121,11 +123,10 @@ def cuda_library_not_found(facts: Facts, target: Target) -> Iterator[Finding]:
         )
 
 
-def _not_found(facts: Facts, target: Target, item: Package) -> set[str]:
-    """CUDA libraries that a package misses; not those of another CUDA major: see extension-cuda-major-differs."""
-    cuda = subjects.major(subjects.torch_cuda(facts, target))
+def _not_found(facts: Facts, target: Target, missing: Iterable[str], cuda: int) -> set[str]:
+    """Of the CUDA libraries that a package misses, not those of another major: see extension-cuda-major-differs."""
     known_apart = "libnvrtc", *(("libnvJitLink",) if preloaded(facts, target, "libnvJitLink", "nvjitlink") else ())
-    names = [name for name in cuda_wheels.missing(item) if not name.startswith(known_apart)]
+    names = [name for name in missing if not name.startswith(known_apart)]
     return {name for name in names if not VERSIONED.match(name) or name.endswith(f".{cuda}")}
 
 
