@@ -75,15 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show(ready)
         return errors.OK
     _make_missing(ready)
-    facts = _check(ready, args, place)
-    environment = ppo_environment.build(
-        stack=args.stack,
-        python=request.python,
-        facts=facts,
-        profile=ready.profile.environment,
-        cuda_home=args.cuda_home,
-        ray_address=args.ray_address,
-    )
+    environment = _check(ready, args, place)
     _list("environment", environment.said)
     place.mkdir(parents=True, exist_ok=True)
     files.write(place / "config.json", json.dumps(ready.composed.config, indent=2, sort_keys=True) + "\n")
@@ -162,14 +154,28 @@ def _make_missing(ready: Plan) -> None:
         print(process.output(argv, timeout=DATA_SECONDS, cwd=ROOT), end="")
 
 
-def _check(ready: Plan, args: argparse.Namespace, place: Path) -> Facts | None:
-    """Look at everything that must hold; print all that does not; raise WorkError where one of them stops the run."""
+def _environment(ready: Plan, args: argparse.Namespace, facts: Facts | None) -> ppo_environment.Environment:
+    return ppo_environment.build(
+        stack=args.stack,
+        python=ready.request.python,
+        facts=facts,
+        profile=ready.profile.environment,
+        cuda_home=args.cuda_home,
+        ray_address=args.ray_address,
+    )
+
+
+def _check(ready: Plan, args: argparse.Namespace, place: Path) -> ppo_environment.Environment:
+    """Look at everything that must hold and give the run's variables; raise WorkError where something stops the run."""
     problems = [*ppo_preflight.refusals(ready.profile, ready.engine, ready.found.versions)]
     needs = ready.profile.needs
     environ = {**os.environ, **ready.profile.environment}
-    facts: Facts | None = None
+    environment = None
     if not args.skip_doctor:
-        seen = ppo_preflight.doctor(ready.request.python, args.stack, ready.engine, ready.profile.trainer)
+        asked = (ready.request.python, args.stack, ready.engine, ready.profile.trainer)
+        environment = _environment(ready, args, ppo_preflight.doctor(*asked).facts)
+        # Judged as it will run: the run's LD_LIBRARY_PATH puts the wheels' libraries before the system's.
+        seen = ppo_preflight.doctor(*asked, environ=environment.variables)
         facts = seen.facts
         problems += seen.problems
         problems += ppo_preflight.gpu_problems(facts, ready.composed, needs, environ)
@@ -181,7 +187,7 @@ def _check(ready: Plan, args: argparse.Namespace, place: Path) -> Facts | None:
     problems += ppo_preflight.port_problems(environ)
     problems += _data_problems(ready)
     _report(problems, force=args.force)
-    return facts
+    return environment or _environment(ready, args, None)
 
 
 def _data_problems(ready: Plan) -> list[Problem]:

@@ -53,13 +53,19 @@ class Diagnosis:
     facts: Facts
 
 
-def doctor(python: str, stack: str, engine: str, trainer: str) -> Diagnosis:
-    """Run ``envcheck doctor --stage train`` for the target interpreter."""
+def doctor(python: str, stack: str, engine: str, trainer: str, environ: Mapping[str, str] | None = None) -> Diagnosis:
+    """Run ``envcheck doctor --stage train`` for the target interpreter, in the variables of the run where given."""
     argv = [sys.executable, "-m", "envcheck", "doctor", "--stage", "train", "--python", python, "--stack", stack]
     argv += ["--engine", engine, "--trainer", trainer, "--format", "json"]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOCTOR_SECONDS, check=False
+            argv,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=DOCTOR_SECONDS,
+            env=None if environ is None else dict(environ),
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise WorkError(f"the doctor did not end within {DOCTOR_SECONDS:g} s", fix="--skip-doctor") from error

@@ -270,7 +270,7 @@ def test_problems_stop_the_run_unless_forced(
 ) -> None:
     launches = _target(monkeypatch, trainer__n_gpus_per_node=4)
     seen = ppo_preflight.Diagnosis(exit_code=0, problems=(), facts=facts(gpus=1))
-    monkeypatch.setattr(ppo_preflight, "doctor", lambda *_: seen)
+    monkeypatch.setattr(ppo_preflight, "doctor", lambda *_, **__: seen)
     argv = [item for item in _argv(home) if item != "--skip-doctor"]
     with pytest.raises(WorkError, match="2 things must be mended"):
         ppo.main(argv)
@@ -280,6 +280,24 @@ def test_problems_stop_the_run_unless_forced(
     assert not launches
     assert ppo.main([*argv, "--force"]) == 0
     assert len(launches) == 1
+
+
+def test_the_doctor_judges_what_the_run_will_see(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    (launches, asked) = _target(monkeypatch), []
+
+    def doctor(*_: str, environ: dict[str, str] | None = None) -> ppo_preflight.Diagnosis:
+        asked.append(environ)
+        mixed = () if environ else (ppo_preflight.Problem(text="cudnn-mixed: parts of cuDNN come from two places"),)
+        return ppo_preflight.Diagnosis(exit_code=0, problems=mixed, facts=facts(gpus=4))
+
+    monkeypatch.setattr(ppo_environment, "exports", lambda *_: {"LD_LIBRARY_PATH": "/wheel/lib"})
+    monkeypatch.setattr(ppo_preflight, "doctor", doctor)
+    monkeypatch.setattr(ppo_preflight, "memory_problems", lambda *_: iter(()))
+    assert ppo.main([item for item in _argv(home) if item != "--skip-doctor"]) == 0
+    assert asked[0] is None
+    assert asked[1] == launches[0].environ
+    assert asked[1] is not None
+    assert asked[1]["LD_LIBRARY_PATH"].endswith("/wheel/lib")
 
 
 def test_data_that_the_environment_cannot_load_stops_the_run(

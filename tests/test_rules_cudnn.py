@@ -258,6 +258,18 @@ def test_shadows(rule: str, facts: Facts, expected: str) -> None:
     assert make.said(rule, facts, LAUNCH) == expected
 
 
+def test_the_wheels_folder_comes_before_the_systems_cudnn() -> None:
+    """TransformerEngine links every part of cuDNN, and the loader has only the system's in its cache."""
+    python = make.healthy().python
+    assert not isinstance(python, Unknown)
+    folder = f"{python.site_packages[0]}/nvidia/cudnn/lib"
+    adv = "libcudnn_adv.so.9"
+    part = LoaderEntry(library=adv, path=f"{SYSTEM}/{adv}", through="cache", version="9.14.0", wanted=f"{folder}/{adv}")
+    fix = make.outcomes("cudnn-mixed", entries(part), LAUNCH)[0].fix
+    assert [command.split("=", 1)[1].split("$")[0] for command in fix[0].commands] == [folder]
+    assert "Uninstall" in fix[1].text
+
+
 def test_the_wheels_header_is_named_as_cudnn_path() -> None:
     outcome = make.outcomes("cudnn-header-differs-from-runtime", cudnn(*PIP, header("9.6.0")), TE)[0]
     assert outcome.fix[0].commands[0] == f"export CUDNN_PATH={make.site('3.10')}/nvidia/cudnn"

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from envcheck import cuda_wheels
 from envcheck.facts import Facts, LoaderEntry
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, rule
 from envcheck.rules import remedy, subjects
@@ -260,13 +261,18 @@ def _parts_from_two_places(facts: Facts) -> Iterator[Finding]:
         summary="parts of cuDNN come from two places",
         found=", ".join(f"{item.path} {_cudnn_version(facts, item) or ''}".strip() for item in (main, *strange)),
         expected="all parts from one directory",
-        fix=(
-            without_directory(facts, place, strange[0].through.split()[0])
-            if by_variable
-            else Fix(text=f"Uninstall the cuDNN of {place}, or take it off the path"),
-        ),
+        fix=(without_directory(facts, place, strange[0].through.split()[0]),)
+        if by_variable
+        else _one_cudnn(facts, strange[0].library, place),
         severity="error" if len(releases) > 1 else "warning",
     )
+
+
+def _one_cudnn(facts: Facts, library: str, place: str) -> tuple[Fix, ...]:
+    """Ways to one cuDNN where a part comes from the system: the wheel's folder first, where it has the part."""
+    wheel = cuda_wheels.folder(facts, library)
+    off = Fix(text=f"Uninstall the cuDNN of {place}, or take it off the path")
+    return (remedy.wheel_folder(wheel), off) if wheel and wheel != place else (off,)
 
 
 def _cudnn_version(facts: Facts, entry: LoaderEntry) -> str | None:
