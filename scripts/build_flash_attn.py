@@ -27,12 +27,15 @@ def variant(head_dims: str | None, dtypes: str | None) -> dict[str, str]:
     return {"head_dims": ",".join(sorted(dims, key=int)), "dtypes": ",".join(sorted(kinds))}
 
 
-def environment(wanted: Mapping[str, str]) -> dict[str, str]:
-    """Mark the version of a slim build: ``2.7.4.post1+slim.d64.d128.bf16`` is never taken for the whole one."""
+def build_tag(wanted: Mapping[str, str]) -> str:
+    """Give the build tag that marks a slim wheel, ``0slim.d64.d128.bf16``; empty for the whole one.
+
+    Not a local version: TransformerEngine takes no flash-attn above 2.7.4.post1, and ``2.7.4.post1+slim`` is above it.
+    """
     if not wanted:
-        return {}
-    parts = ["slim", *(f"d{dim}" for dim in wanted["head_dims"].split(",")), *wanted["dtypes"].split(",")]
-    return {"FLASH_ATTN_LOCAL_VERSION": ".".join(parts)}
+        return ""
+    parts = ["0slim", *(f"d{dim}" for dim in wanted["head_dims"].split(",")), *wanted["dtypes"].split(",")]
+    return ".".join(parts)
 
 
 def _chosen(text: str | None, offered: tuple[str, ...], option: str) -> list[str]:

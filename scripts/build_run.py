@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -137,11 +137,7 @@ def maps(context: Context, overlay: Path, seen: Path) -> list[str]:
 
 
 def environment(
-    context: Context,
-    overlay: Path,
-    seen: Path,
-    cached: build_cache.CompilerCache | None,
-    extra: Mapping[str, str],
+    context: Context, overlay: Path, seen: Path, cached: build_cache.CompilerCache | None
 ) -> dict[str, str]:
     """Give everything that the build sets beside the host's own environment."""
     recipe = build_context.environment(context)
@@ -162,7 +158,6 @@ def environment(
         "PIP_ROOT_USER_ACTION": "ignore",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    out |= dict(extra)
     if native(context):
         common = " ".join(["-g0", *flags])
         out |= {"CFLAGS": common, "CXXFLAGS": common, "LDFLAGS": "-Wl,-s -Wl,--build-id=sha1"}
@@ -179,26 +174,26 @@ def command(context: Context, out: Path) -> list[str]:
     return [context.python, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), "."]
 
 
-def run(context: Context, *, tree: Path, log: Path, extra: Mapping[str, str]) -> Made:
+def run(context: Context, *, tree: Path, log: Path) -> Made:
     """Build; when the kernel kills a compiler, say so and try once more with half the jobs."""
     try:
-        return _once(context, tree=tree, log=log, extra=extra)
+        return _once(context, tree=tree, log=log)
     except KilledError as error:
         if context.jobs == 1:
             raise
         half = max(1, context.jobs // 2)
         print(f"{error.what}\ntrying once more with {half} instead of {context.jobs} jobs", flush=True)
-        return _once(context.with_jobs(half), tree=tree, log=log, extra=extra)
+        return _once(context.with_jobs(half), tree=tree, log=log)
 
 
-def _once(context: Context, *, tree: Path, log: Path, extra: Mapping[str, str]) -> Made:
+def _once(context: Context, *, tree: Path, log: Path) -> Made:
     recipe = context.recipe
     abi = getattr(context.facts.python, "abi", "")
     overlay = build_tools.overlay(context.stack, recipe.requires, python=context.python, abi=str(abi))
     canonical = native(context) and can_mount()
     seen = CANONICAL / tree.name if canonical else tree
     cached = build_cache.find()
-    variables = environment(context, overlay, seen, cached, extra)
+    variables = environment(context, overlay, seen, cached)
     environ = {name: value for name, value in os.environ.items() if name not in DROPPED} | variables
     out = tree.with_name(f"{tree.name}.wheels")
     shutil.rmtree(out, ignore_errors=True)

@@ -104,9 +104,10 @@ def _build(context: Context, order: Order, inputs: Inputs, tree: Path) -> Entry:
         build_flash_attn.slim(tree, order.variant)
     log = cache("logs", f"{context.component.name}-{started:%Y%m%d-%H%M%S}.log")
     print(_opening(context, inputs, log, resumed=resumed), flush=True)
-    made = build_run.run(context, tree=tree, log=log, extra=build_flash_attn.environment(order.variant))
+    made = build_run.run(context, tree=tree, log=log)
     build_wheel.check_name(made.wheel, context.component.distribution, context.component.version)
-    wheel = build_wheel.normalise(made.wheel, tree.with_name(f"{tree.name}.done"), epoch=build_run.epoch_of(context))
+    done, tag = tree.with_name(f"{tree.name}.done"), build_flash_attn.build_tag(order.variant)
+    wheel = build_wheel.normalise(made.wheel, done, epoch=build_run.epoch_of(context), build_tag=tag)
     verification = build_verify.verify(context, wheel, stays=True)
     entry = wheelhouse_store.put(
         order.wheelhouse, inputs.key, wheel, _receipt(context, inputs, made, started, verification)

@@ -19,16 +19,16 @@ LEVEL = 6
 FILE_MODE, PROGRAM_MODE = 0o100644, 0o100755
 
 
-def normalise(wheel: Path, into: Path, *, epoch: int) -> Path:
-    """Write the wheel anew into a directory, byte for byte the same for the same contents."""
+def normalise(wheel: Path, into: Path, *, epoch: int, build_tag: str = "") -> Path:
+    """Write the wheel anew into a directory, byte for byte the same for the same contents; a build tag marks it."""
     into.mkdir(parents=True, exist_ok=True)
-    out = into / wheel.name
+    out = into / (_tagged(wheel.name, build_tag) if build_tag else wheel.name)
     stamp = time.gmtime(epoch)[:6]
     try:
         with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(out, "w") as new:
             record = _record_name(old)
             rows = []
-            for info, content in _members(old, record):
+            for info, content in _members(old, record, build_tag):
                 _add(new, info.filename, content, _mode(info), stamp)
                 rows.append((info.filename, _digest(content), len(content)))
             _add(new, record, _record(rows, record), FILE_MODE, stamp)
@@ -37,12 +37,26 @@ def normalise(wheel: Path, into: Path, *, epoch: int) -> Path:
     return out
 
 
-def _members(wheel: zipfile.ZipFile, record: str) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
+def _tagged(name: str, build_tag: str) -> str:
+    distribution, version, *tags = name.removesuffix(".whl").split("-")
+    return "-".join([distribution, version, build_tag, *tags[-3:]]) + ".whl"
+
+
+def _with_build(wheel: bytes, build_tag: str) -> bytes:
+    """Give the lines of WHEEL with the build tag before the others."""
+    lines = [line for line in wheel.decode().splitlines() if not line.startswith("Build:")]
+    at = next((index for index, line in enumerate(lines) if line.startswith("Tag:")), len(lines))
+    return "\n".join([*lines[:at], f"Build: {build_tag}", *lines[at:], ""]).encode()
+
+
+def _members(wheel: zipfile.ZipFile, record: str, build_tag: str) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
     """Give members sorted by name, the metadata last, without directories, RECORD and bytecode."""
     infos = [info for info in wheel.infolist() if not info.is_dir() and info.filename != record]
     infos = [info for info in infos if "__pycache__/" not in info.filename]
     for info in sorted(infos, key=lambda item: (".dist-info/" in item.filename, item.filename)):
-        yield info, wheel.read(info)
+        content = wheel.read(info)
+        names_itself = build_tag and info.filename == record.removesuffix("RECORD") + "WHEEL"
+        yield info, _with_build(content, build_tag) if names_itself else content
 
 
 def _record_name(wheel: zipfile.ZipFile) -> str:

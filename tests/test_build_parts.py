@@ -399,9 +399,8 @@ def test_slim_options() -> None:
     assert build_flash_attn.variant(None, None) == {}
     assert build_flash_attn.variant("128, 64,64", "bf16") == {"head_dims": "64,128", "dtypes": "bf16"}
     assert build_flash_attn.variant(None, "bf16")["head_dims"] == "32,64,96,128,160,192,256"
-    assert build_flash_attn.environment({}) == {}
-    named = build_flash_attn.environment({"head_dims": "64,128", "dtypes": "bf16"})
-    assert named == {"FLASH_ATTN_LOCAL_VERSION": "slim.d64.d128.bf16"}
+    assert build_flash_attn.build_tag({}) == ""
+    assert build_flash_attn.build_tag({"head_dims": "64,128", "dtypes": "bf16"}) == "0slim.d64.d128.bf16"
 
 
 @pytest.mark.parametrize(("dims", "dtypes", "wrong"), [("48", None, "48"), ("", None, "nothing"), (None, "fp8", "fp8")])

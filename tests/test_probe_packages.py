@@ -179,6 +179,9 @@ def test_metadata_that_cannot_be_read() -> None:
 
 def test_a_wheel_file_without_a_tag_is_unknown() -> None:
     assert isinstance(packages(dist("x", "1", WHEEL="garbage"))["x"].tag, Unknown)
+    slim = packages(dist("x", "1", WHEEL="Wheel-Version: 1.0\nBuild: 0slim.d64.bf16\nTag: py3-none-any\n"))["x"]
+    assert (slim.build, slim.tag) == ("slim.d64.bf16", "py3-none-any")
+    assert packages(dist("x", "1", WHEEL="Build: 1\nTag: py3-none-any\n"))["x"].build is None
 
 
 def test_no_packages_without_an_interpreter() -> None:

@@ -68,13 +68,14 @@ def _package(host: Host, site: str, name: str, entries: list[str]) -> Package:
     version = first(head, "Version") or _named(entry)
     installer = _line(host, f"{path}/INSTALLER") if "INSTALLER" in inside else None
     origin = read_origin(host, f"{path}/direct_url.json") if "direct_url.json" in inside else None
+    tag, build = _wheel(host, path) if "WHEEL" in inside else (None, None)
     return Package(
         name=name,
         version=version or Unknown(f"{path} does not say its version"),
         installer=installer,
         origin=origin,
-        tag=_tag(host, path) if "WHEEL" in inside else None,
-        build=version.partition("+")[2] or None if version else None,
+        tag=tag,
+        build=(version or "").partition("+")[2] or build,
         location=site,
         requires=tuple(every(head, "Requires-Dist")),
         damage=damage.of_metadata(site, entries, inside, entry, installer, head),
@@ -140,13 +141,14 @@ def _line(host: Host, path: str) -> str | Unknown:
         return Unknown(f"{path}: {error.strerror}")
 
 
-def _tag(host: Host, path: str) -> str | Unknown:
-    """First tag of WHEEL, a line such as ``Tag: cp310-cp310-manylinux1_x86_64``."""
+def _wheel(host: Host, path: str) -> tuple[str | Unknown, str | None]:
+    """First tag of WHEEL, a line such as ``Tag: cp310-cp310-manylinux1_x86_64``, and what ``Build: 0slim`` says."""
     try:
-        found = re.search(r"^Tag: *(\S+)", host.read(f"{path}/WHEEL", 8192), re.MULTILINE)
+        head = "\n" + host.read(f"{path}/WHEEL", 8192)
     except OSError as error:
-        return Unknown(f"{path}/WHEEL: {error.strerror}")
-    return found[1] if found else Unknown(f"{path}/WHEEL has no Tag")
+        return Unknown(f"{path}/WHEEL: {error.strerror}"), None
+    build = (first(head, "Build") or "").lstrip("0123456789") or None
+    return first(head, "Tag") or Unknown(f"{path}/WHEEL has no Tag"), build
 
 
 def read_origin(host: Host, path: str) -> Origin | None:
