@@ -30,7 +30,7 @@ HOLDING = ("gcc-too-old", "shm-too-small")
 class Composed:
     """Collects a composed host."""
 
-    def __init__(self, _host: Host, python: str | None, _only: frozenset[str] | None, _meanwhile: object) -> None:
+    def __init__(self, _host: Host, python: str | None, *_more: object) -> None:
         self.python = python
 
     def facts(self) -> Facts:
@@ -48,6 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
     monkeypatch.setattr("envcheck.probes.collection.collect", collect)
     monkeypatch.setattr("envcheck.probes.collection.Collection", Composed)
     monkeypatch.setattr("envcheck.probes.python.start", lambda _host, python: python)
+    monkeypatch.setattr("envcheck.probes.binaries.of_target", lambda *_: None)
 
     def run_it(*argv: str) -> tuple[int, str, str]:
         code = cli.main(argv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -18,9 +19,21 @@ from elftools.elf.elffile import ELFFile
 
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import files, image, image_check, lock_files, process
+from scripts import build_wheel, files, image, image_check, lock_files, process, wheelhouse_store
 from scripts.cache import ROOT
-from tests.image_cases import BUILD_SECONDS, base, build, cuda_base, engine, exists, remove, tag_of
+from tests import build_cases
+from tests.image_cases import (
+    BUILD_SECONDS,
+    STACK,
+    arguments,
+    base,
+    build,
+    cuda_base,
+    engine,
+    exists,
+    remove,
+    tag_of,
+)
 
 __all__ = ["base", "cuda_base", "engine"]
 
@@ -125,6 +138,74 @@ def test_two_builds_without_cache_are_the_same_bytes(
         sums.append(_digest(out, tmp_path))
         out.unlink()
     assert sums[0] == sums[1]
+
+
+KEPT = ("antlr4-python3-runtime", "filelock", "nvidia-nvtx-cu12", "packaging")
+"""Of the lock in the small `train` image: an sdist, wheels, and one of NVIDIA's, whose folder the loader learns."""
+
+
+def test_two_train_images_from_one_wheelhouse_are_the_same_bytes(
+    cuda_base: str, engine: image.Engine, tmp_path: Path
+) -> None:
+    """Every step of `train` without cache, from two checkouts with other times and other modes."""
+    if not engine.buildx:
+        pytest.skip("rewrite-timestamp needs buildx")
+    house = _wheelhouse(tmp_path)
+    sums = []
+    for umask in (0o022, 0o077):
+        checkout, out = _small_checkout(tmp_path / f"checkout-{umask:o}", umask), tmp_path / f"{umask:o}.tar"
+        given = image.parser().parse_args(
+            arguments("train", cuda_base, tag_of("train"), "--no-cache", "--output", _oci(out))
+        )
+        values = image.arguments(given, STACK) | {"MISSING": " ".join(_components())}
+        *line, context = image.command(given, values, engine)
+        argv = [*line, "--build-context", f"wheelhouse={house}", context]
+        process.output(argv, timeout=BUILD_SECONDS, environ={**os.environ, "DOCKER_BUILDKIT": "1"}, cwd=checkout)
+        shutil.rmtree(checkout)
+        sums.append(_digest(out, tmp_path))
+        held = process.output(["tar", "-xOf", str(out), _member(out, tmp_path)], timeout=60)
+        assert '"envcheck.engine":"sglang"' in held.replace(" ", "")
+        out.unlink()
+    assert sums[0] == sums[1]
+
+
+def _components() -> list[str]:
+    wanted = STACK.wanted("sglang", "fsdp")
+    return sorted({name for item in wanted for name in (item.name, item.distribution)})
+
+
+def _wheelhouse(place: Path) -> Path:
+    """A wheelhouse with one wheel, as a build leaves it."""
+    info = "flash_attn-2.7.4.post1.dist-info/WHEEL"
+    text = b"Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    raw = build_cases.wheel(place / "raw", members={"flash_attn/__init__.py": b"x = 1\n", info: text})
+    made = build_wheel.normalise(raw, place / "made", epoch=1735689600)
+    inputs = {"component": "flash-attn", "torch": "2.5.1", "cuda": "12.4.131"}
+    wheelhouse_store.put(place / "house", "a" * 64, made, build_cases.receipt(inputs=inputs))
+    return place / "house"
+
+
+def _small_checkout(place: Path, umask: int) -> Path:
+    """What the context holds, its lock reduced to what is kept, with the modes that a umask gives."""
+    for name in ("docker", "envcheck", "scripts", "lockfiles"):
+        shutil.copytree(
+            ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copy
+        )
+    for name in ("pyproject.toml", ".dockerignore"):
+        shutil.copy(ROOT / name, place / name)
+    lock = place / "lockfiles" / STACK.name / "requirements-sglang.txt"
+    blocks = re.split(r"^(?=[a-z0-9])", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lock.write_text("".join(text for text in blocks if text.partition("==")[0] in KEPT), encoding="utf-8")
+    for path in [place, *place.rglob("*")]:
+        path.chmod(path.stat().st_mode & 0o7777 & ~umask)
+    return place
+
+
+def _member(archive: Path, place: Path) -> str:
+    """Path of the image's configuration inside an OCI archive."""
+    manifest = f"blobs/{_digest(archive, place).replace(':', '/')}"
+    found = json.loads(process.output(["tar", "-xOf", str(archive), manifest], timeout=60))
+    return f"blobs/{found['config']['digest'].replace(':', '/')}"
 
 
 def _oci(out: Path) -> str:

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from envcheck import engine, limits, stack
+from envcheck import stack
 from envcheck.commands import options
 from envcheck.commands.source import begin, built_for, target_of
 from envcheck.errors import EnvcheckError
@@ -31,8 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge, report, and give the exit code of the verdict."""
-    # Imported while the host's binaries are read: the rules take a tenth of the doctor's time.
+    # What comes first delays the target's interpreter, which all waits for; the rules are imported while it answers.
     collected = begin(args, meanwhile=_prepare)
+    from envcheck import engine
+
     wanted = stack.load(args.stack or stack.DEFAULT_STACK)
     if args.only or args.skip:
         chosen(_rules(), args.only, args.skip)  # a wrong id is said before anything is read
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare() -> None:
     """Import the rules and read the tables that they ask."""
+    from envcheck import limits
+
     importlib.import_module("envcheck.rules")
     dict(limits.load().tables)
 

@@ -6,10 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from envcheck import data, output
-from envcheck.report.style import Style, style_for
 from envcheck.stack import DEFAULT_STACK
+
+if TYPE_CHECKING:
+    from envcheck.report.style import Style
 
 ENGINES = ("sglang", "vllm")
 TRAINERS = ("fsdp", "megatron")
@@ -48,6 +51,8 @@ def add_output(parser: argparse.ArgumentParser, formats: Sequence[str] = ()) -> 
 
 def style(args: argparse.Namespace) -> Style:
     """Choose how text looks where it goes; a file gets neither colour nor ASCII unless ``--color always``."""
+    from envcheck.report.style import Style, style_for
+
     if args.output in {None, output.STANDARD_OUTPUT}:
         return style_for(sys.stdout, os.environ, args.color, output.encoding_of(sys.stdout))
     return Style(color=args.color == "always")

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
-from envcheck import limits
 from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError
 from envcheck.facts import Facts, Manifest
@@ -50,10 +49,13 @@ def _begin(args: argparse.Namespace, meanwhile: Callable[[], object]) -> Callabl
     from envcheck.probes import python
 
     host = LocalHost()
-    target = python.start(host, args.python)  # it takes as long to answer as the other probes to be imported
-    from envcheck.probes.collection import Collection
+    target = python.start(host, args.python)
+    from envcheck.probes import binaries  # while the target's interpreter starts
 
-    return Collection(host, target, None, meanwhile).facts
+    begun = binaries.of_target(host, target)
+    from envcheck.probes.collection import Collection  # while the binaries are read beside this process
+
+    return Collection(host, target, None, meanwhile, begun).facts
 
 
 def _inside(image: str, python: str | None) -> Facts:
@@ -75,6 +77,8 @@ def built_for(args: argparse.Namespace, facts: Facts) -> Stack | None:
 
 def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
     """Say what the facts are judged against; raise EnvcheckError where the stack has no such engine or trainer."""
+    from envcheck import limits
+
     engine = one_of("engine", args.engine, stack.engines, stack)
     return Target(
         stack=stack,

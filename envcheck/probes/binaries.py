@@ -11,6 +11,7 @@ from envcheck.codec import Unknown
 from envcheck.facts import LoaderEntry, Package, Python
 from envcheck.host import Host
 from envcheck.probes import details, dists, elf, loader
+from envcheck.probes import python as interpreters
 from envcheck.probes.beside import beside, children
 from envcheck.probes.together import guarded
 from envcheck.record import dataclass, replace
@@ -26,14 +27,24 @@ class Found:
     loader: Entries
 
 
-def begin(host: Host, python: Python, packages: Callable[[], Sequence[Package]]) -> Callable[[], Found]:
-    """Begin to read; what is returned waits for the end. ``packages`` gives those of the target, once they are read."""
+Begun = Callable[[Callable[[], Sequence[Package]]], Found]
+"""Waits for the end; given what gives the packages of the target, once they are read."""
+
+
+def of_target(host: Host, target: Callable[[], interpreters.Target | Unknown]) -> Begun | Unknown:
+    """Begin to read the target's binaries as soon as it has said what it is; unknown where it has not."""
+    python = interpreters.probe(host, target(), {})
+    return python if isinstance(python, Unknown) else guarded(lambda: begin(host, python))
+
+
+def begin(host: Host, python: Python) -> Begun:
+    """Begin to read."""
     rows = {name: row.give for row in limits.shipped(elf.TABLE).row for name in row.when}
     count = children(host)
     shares = [slice(index, None, count) for index in range(count)]
     parts = [beside(partial(_read_subset, host, python, rows, share)) for share in shares]
 
-    def finish() -> Found:
+    def finish(packages: Callable[[], Sequence[Package]]) -> Found:
         whole = packages()
         damage = {item.name: details.files_gone(host, item) for item in whole}
         archs = _torch_archs(host, whole) if parts else ()

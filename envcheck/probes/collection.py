@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -83,8 +82,9 @@ class Collection:
         target: Callable[[], interpreters.Target | Unknown],
         only: frozenset[str] | None,
         meanwhile: Callable[[], object] = lambda: None,
+        begun: binaries.Begun | Unknown | None = None,
     ) -> None:
-        """Take a target interpreter that was asked what it is; all else waits, so that nothing delays its answer."""
+        """Take a target interpreter that was asked what it is, and its binaries where somebody reads them already."""
         self.host = host
         self.only = only
         self._target = target
@@ -92,8 +92,7 @@ class Collection:
         self._tools: tools.Started | Unknown = NOT_ASKED
         self._management: Later[nvml.Management] | None = None
         self._meanwhile = meanwhile
-        if self.wants("packages") or self.wants("loader"):
-            importlib.import_module("envcheck.probes.binaries")  # while the target's interpreter starts
+        self._begun = begun
 
     @cached_property
     def target(self) -> interpreters.Target | Unknown:
@@ -196,20 +195,19 @@ class Collection:
         return () if isinstance(self.packages, Unknown) else self.packages
 
     @cached_property
-    def _binaries(self) -> Callable[[], binaries.Found] | Unknown:
+    def _binaries(self) -> binaries.Begun | Unknown:
         """Begin to read the binaries; where that is not possible, why."""
-        python = self.python
-        if isinstance(python, Unknown):
-            return python
+        if self._begun is not None:
+            return self._begun
         from envcheck.probes import binaries
 
-        return guarded(lambda: binaries.begin(self.host, python, lambda: self._known_packages))
+        return binaries.of_target(self.host, lambda: self.target)
 
     @cached_property
     def _found(self) -> binaries.Found | Unknown:
         """What the binaries said; unknown where they or the packages cannot be read."""
         begun = self._binaries
-        found = begun if isinstance(begun, Unknown) else guarded(begun)
+        found = begun if isinstance(begun, Unknown) else guarded(lambda: begun(lambda: self._known_packages))
         return self.packages if isinstance(self.packages, Unknown) else found
 
     @cached_property

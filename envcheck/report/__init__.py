@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from envcheck.model import Judgement, Outcome, Rule
 from envcheck.record import dataclass, field
-from envcheck.report.style import Style
+
+if TYPE_CHECKING:
+    from envcheck.report.style import Style
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "html")
 OTHER_GROUP = "other"
+
+
+def _plain() -> Style:
+    from envcheck.report.style import Style
+
+    return Style()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +28,7 @@ class Report:
 
     judgement: Judgement
     rules: Mapping[str, Rule]
-    style: Style = field(default_factory=Style)
+    style: Style = field(default_factory=_plain)
 
     def group(self, outcome: Outcome) -> str:
         """Group of an outcome's rule."""
