@@ -41,7 +41,7 @@ KEYS = frozenset(
 BEFORE = frozenset({"environment", "toolkits", "compilers", "cudnn"})
 """What a build environment changes."""
 COMPILER_RULES = frozenset({"gcc-too-old", "gcc-too-new-for-nvcc"})
-ARCH_RULE = "nvcc-too-old-for-gpu"
+ARCH_RULES = ("nvcc-too-old-for-gpu", "gpu-too-old")
 UNLIMITED = 1 << 60
 
 
@@ -197,8 +197,8 @@ def preflight(context: Context, *, force: Sequence[str] = ()) -> list[Outcome]:
 
 
 def _seen_by(rule_id: str, context: Context) -> Facts:
-    """Give the facts; to the rule about nvcc and GPUs, as if the GPUs that are compiled for were in this host."""
-    if rule_id != ARCH_RULE or not context.recipe.archs_variable:
+    """Give the facts; to the rules about GPUs, as if those that are compiled for were in this host."""
+    if rule_id not in ARCH_RULES or not context.recipe.archs_variable:
         return context.facts
     archs = dict.fromkeys(arch.rstrip("af") for arch in context.choices.archs)
     gpus = tuple(Gpu(name=f"compute capability {arch}", compute_capability=arch, memory_bytes=0) for arch in archs)
@@ -206,8 +206,8 @@ def _seen_by(rule_id: str, context: Context) -> Facts:
 
 
 def _with_asked_archs(outcome: Outcome, context: Context) -> Outcome:
-    """Say how to do without an architecture that was asked for by name: no toolkit of the stack compiles for it."""
-    if outcome.rule != ARCH_RULE or not context.wishes.archs:
+    """Say how to do without an architecture that was asked for by name: it cannot be compiled for."""
+    if outcome.rule not in ARCH_RULES or not context.wishes.archs:
         return outcome
     fix = Fix(text=f"Leave it out of --archs {';'.join(context.wishes.archs)}")
     return dataclasses.replace(outcome, fix=(fix,) if outcome.outcome == "error" else outcome.fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
 from envcheck.stack import Component, Origin, Recipe, Stack
-from scripts import index_files
-from scripts.cache import ROOT
+from scripts import files, index_files
+from scripts.cache import ROOT, cache
 from scripts.sources_lock import Source
 
 RECIPE = Recipe(
@@ -34,11 +35,13 @@ RECIPE = Recipe(
 
 def from_sdist(stack: Stack, component: Component, engine: str) -> tuple[Component, Source]:
     """Give the component as one that is built, and its source, whose hash has to be among those of the lock."""
-    file = index_files.sdist_of(component.distribution, component.version)
     lock = ROOT / "lockfiles" / stack.name / f"requirements-{engine}.txt"
-    if file.sha256 is None or file.sha256 not in locked_hashes(lock, component.distribution):
+    hashes = locked_hashes(lock, component.distribution)
+    file = _remembered(component, hashes) or index_files.sdist_of(component.distribution, component.version)
+    if file.sha256 is None or file.sha256 not in hashes:
         what = f"{file.name} (sha256 {file.sha256}) is not among the files that {lock.name} pins"
         raise WorkError(what, fix=f"nox -s lock -- --stack {stack.name}, after reading what changed")
+    files.write(_note(component), json.dumps({"name": file.name, "size": file.size, "sha256": file.sha256}) + "\n")
     source = Source(
         name=component.name,
         version=component.version,
@@ -51,6 +54,20 @@ def from_sdist(stack: Stack, component: Component, engine: str) -> tuple[Compone
     origin = Origin(kind="sdist", sha256=file.sha256, reason="asked for with --from-sdist")
     recipe = component.recipe or RECIPE
     return dataclasses.replace(component, origin=origin, recipe=recipe), source
+
+
+def _note(component: Component) -> Path:
+    return cache("sdists", f"{canonicalize_name(component.distribution)}-{component.version}.json")
+
+
+def _remembered(component: Component, hashes: set[str]) -> index_files.IndexFile | None:
+    """Give what the index said before, so that the same build needs no network; None where the lock pins it no more."""
+    try:
+        said = json.loads(_note(component).read_text(encoding="utf-8"))
+        found = index_files.IndexFile(name=str(said["name"]), url="", size=said["size"], sha256=str(said["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.sha256 in hashes else None
 
 
 def locked_hashes(lock: Path, distribution: str) -> set[str]:

@@ -20,6 +20,7 @@ from scripts import (
     build_tools,
     build_verify,
     build_wheel,
+    files,
     process,
     sources,
     wheelhouse_remote,
@@ -127,7 +128,7 @@ def _opening(context: Context, inputs: Inputs, log: Path, *, resumed: bool) -> s
 def _closing(entry: Entry, made: build_run.Made) -> str:
     cached = f", compiler cache {made.hits} of {made.hits + made.misses}" if made.hits + made.misses else ""
     memory = f"peak memory {made.peak_bytes / 2**30:.1f} GiB ({made.peak_of_one_bytes / 2**30:.1f} GiB one process)"
-    took = f"{entry.size / 1e6:.1f} MB in {made.seconds:.0f} s, {memory}{cached}"
+    took = f"{files.size(entry.size)} in {made.seconds:.0f} s, {memory}{cached}"
     return f"{entry.wheel}\n  {took}\n  sha256 {entry.sha256}"
 
 

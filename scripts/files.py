@@ -33,6 +33,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def size(count: int) -> str:
+    """Write a number of bytes as package indexes do: ``13 kB``, ``4.1 MB``."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.0f} kB"  # noqa: PLR2004  # 0.1 MB
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file by way of a temporary one in the same directory; the old one stays whole until the rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = archive({**own(ROOT / "envcheck"), **bundled(dependencies())})
     files.write(args.output, content)
     args.output.chmod(0o755)
-    print(f"{args.output}  {len(content) / 1e6:.1f} MB  sha256:{hashlib.sha256(content).hexdigest()}")
+    print(f"{args.output}  {files.size(len(content))}  sha256:{hashlib.sha256(content).hexdigest()}")
     return 0
 
 

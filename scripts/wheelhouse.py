@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from envcheck.errors import EnvcheckError, WorkError
-from scripts import cli, wheelhouse_remote, wheelhouse_store
+from scripts import cli, files, wheelhouse_remote, wheelhouse_store
 from scripts.wheelhouse_store import Entry
 
 
 def _row(entry: Entry) -> str:
     inputs = entry.receipt.get("inputs", {})
     built = " ".join(filter(None, (inputs.get("torch", ""), f"CUDA {inputs['cuda']}" if inputs.get("cuda") else "")))
-    return f"{entry.key[:12]}  {entry.size / 1e6:8.1f} MB  {entry.wheel.name}  {built}".rstrip()
+    return f"{entry.key[:12]}  {files.size(entry.size):>9}  {entry.wheel.name}  {built}".rstrip()
 
 
 def listing(root: Path, options: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def prune(root: Path, options: argparse.Namespace) -> int:
     verb = "would be removed" if options.dry_run else "removed"
     for entry in old:
         print(f"{verb}: {_row(entry)}")
-    print(f"{len(old)} wheels {verb}, {sum(entry.size for entry in old) / 1e6:.1f} MB")
+    print(f"{len(old)} wheels {verb}, {files.size(sum(entry.size for entry in old))}")
     return 0
 
 

@@ -337,6 +337,15 @@ def test_an_architecture_that_nvcc_does_not_know_stops_without_a_gpu() -> None:
     assert "compute capability 9.0" not in why
 
 
+def test_an_architecture_that_the_sources_do_not_support_stops_without_a_gpu() -> None:
+    asked = build_cases.context("flash-attn", replace(build_cases.healthy(), gpus=()), archs=("7.0", "9.0"))
+    asked = replace(asked, wishes=replace(asked.wishes, archs=("7.0", "9.0")))
+    why = build_context.refusal(build_context.preflight(asked))
+    assert "gpu-too-old" in why
+    assert "compute capability 7.0 is too old: FlashAttention 2" in why
+    assert "Leave it out of --archs 7.0;9.0" in why
+
+
 def test_the_real_rules_stop_cudnn_headers_of_another_major() -> None:
     base = build_cases.healthy()
     assert isinstance(base.cudnn, tuple)

@@ -350,6 +350,7 @@ def test_builds_come_in_the_order_of_needs() -> None:
 
 def test_the_locked_sdist_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(build_sdist, "ROOT", tmp_path)
+    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
     lock = tmp_path / "lockfiles" / STACK.name / "requirements-sglang.txt"
     lock.parent.mkdir(parents=True)
     lock.write_text(LOCK.replace("ninja==", "torch-memory-saver=="), encoding="utf-8")
@@ -360,6 +361,8 @@ def test_the_locked_sdist_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (component.origin.kind, source.sha256) == ("sdist", "a" * 64)
     assert component.recipe == build_sdist.RECIPE
     monkeypatch.setattr(index_files, "sdist_of", lambda *_: replace(file, sha256="c" * 64))
+    assert build_sdist.from_sdist(STACK, wheel, "sglang")[1] == source  # what the lock pins is known: nobody is asked
+    lock.write_text(lock.read_text(encoding="utf-8").replace("a" * 64, "b" * 64), encoding="utf-8")
     with pytest.raises(WorkError, match=r"is not among the files that requirements-sglang.txt pins"):
         build_sdist.from_sdist(STACK, wheel, "sglang")
     assert build_sdist.locked_hashes(lock, "absent") == set()

@@ -457,3 +457,13 @@ def test_an_image_is_judged_against_what_it_was_built_for(
     path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
     found = json.loads(run("--facts", str(path), "--format", "json", *options)[1])
     assert (found["stack"], found["engine"], found["trainer"]) == wanted
+
+
+def test_plan_and_env_take_the_stack_of_an_image(run: Run, tmp_path: Path) -> None:
+    made = Manifest(stack="verl-lts-cu124", values={"engine": "vllm", "trainer": "megatron"})
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
+    assert "verl-lts-cu124" in run("plan", "--facts", str(path))[1]
+    lts, seed = (run("env", "--facts", str(path), *more)[1] for more in ([], ["--stack", "verl-sglang-cu124"]))
+    assert "NVTE_FLASH_ATTN" not in lts  # TransformerEngine 1.x of the other stack is told to leave flash-attn alone
+    assert "NVTE_FLASH_ATTN=0" in seed

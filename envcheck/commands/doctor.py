@@ -7,9 +7,8 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from envcheck import stack
 from envcheck.commands import options
-from envcheck.commands.source import begin, built_for, target_of
+from envcheck.commands.source import begin, named, target_of
 from envcheck.errors import EnvcheckError
 from envcheck.model import STAGES, Judgement, Rule, Target
 from envcheck.report import FORMATS, Report, render
@@ -18,7 +17,6 @@ from envcheck.report import FORMATS, Report, render
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the doctor."""
     options.add_stack(parser)
-    parser.set_defaults(stack=None)
     parser.add_argument("--stage", choices=STAGES, help="what to be ready for (build until the engine is there)")
     options.add_variant(parser)
     options.add_host(parser)
@@ -35,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     collected = begin(args, meanwhile=_prepare)
     from envcheck import engine
 
-    wanted = stack.load(args.stack or stack.DEFAULT_STACK)
+    wanted = named(args)
     if args.only or args.skip:
         chosen(_rules(), args.only, args.skip)  # a wrong id is said before anything is read
     facts = collected()
     rules = chosen(_rules(), args.only, args.skip)
-    target = target_of(args, built_for(args, facts) or wanted, facts)
+    target = target_of(args, wanted, facts)
     _hint(rules, target, args.only)
     judgement = engine.judge(facts, target, rules)
     if args.strict:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from envcheck import errors, stack
+from envcheck import errors
 from envcheck.commands import options
-from envcheck.commands.source import facts_of
+from envcheck.commands.source import built_for, facts_of, named
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the export lines."""
     from envcheck import exports
 
-    wanted = stack.load(args.stack)
-    options.deliver(args, exports.render(exports.variables(facts_of(args), wanted), args.shell))
+    wanted = named(args)
+    facts = facts_of(args)
+    options.deliver(args, exports.render(exports.variables(facts, built_for(args, facts, wanted)), args.shell))
     return errors.OK

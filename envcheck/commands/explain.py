@@ -8,9 +8,8 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from envcheck import stack
 from envcheck.commands import options
-from envcheck.commands.source import facts_of, target_of
+from envcheck.commands.source import facts_of, named, target_of
 from envcheck.errors import EnvcheckError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def _explained(args: argparse.Namespace) -> Explanation:
 
     if args.log == "-" and args.facts == "-":
         raise EnvcheckError("the log and the facts cannot both be standard input", fix="name a file for one of them")
-    wanted = stack.load(args.stack)
+    wanted = named(args)
     checks = args.here or any(value is not None for value in (args.facts, args.python, args.image))
     with _opened(args.log) as log:
         if not checks:

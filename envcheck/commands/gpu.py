@@ -10,7 +10,7 @@ from dataclasses import replace
 from envcheck import engine, stack
 from envcheck.codec import Unknown
 from envcheck.commands import options
-from envcheck.commands.source import facts_of, target_of
+from envcheck.commands.source import facts_of, named, target_of
 from envcheck.facts import Facts
 from envcheck.gpu.judge import SOURCE, Report
 from envcheck.model import Judgement, Outcome, Rule
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from envcheck import gpu
     from envcheck.host import LocalHost
 
-    wanted = stack.load(args.stack)
+    wanted = named(args)
     facts = facts_of(args)
     target = replace(target_of(args, wanted, facts), stage="train")
     tables = gpu.load()

@@ -20,7 +20,8 @@ TRAINERS = ("fsdp", "megatron")
 
 def add_stack(parser: argparse.ArgumentParser) -> None:
     """Add ``--stack``."""
-    parser.add_argument("--stack", default=DEFAULT_STACK, metavar="S", help=f"name or .toml file ({DEFAULT_STACK})")
+    words = f"name or .toml file ({DEFAULT_STACK}; an image's own)"
+    parser.add_argument("--stack", metavar="S", help=words)
 
 
 def add_variant(parser: argparse.ArgumentParser) -> None:

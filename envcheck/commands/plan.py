@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from envcheck import errors, stack
+from envcheck import errors
 from envcheck.commands import options
-from envcheck.commands.source import facts_of, target_of
+from envcheck.commands.source import facts_of, named, target_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan and write the steps."""
     from envcheck import plan
 
-    wanted = stack.load(args.stack)
+    wanted = named(args)
     facts = facts_of(args)
     target = target_of(args, wanted, facts)
     steps = plan.plan(facts, target)

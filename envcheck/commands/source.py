@@ -10,7 +10,7 @@ from envcheck.codec import Unknown
 from envcheck.errors import EnvcheckError
 from envcheck.facts import Facts, Manifest
 from envcheck.model import Stage, Target
-from envcheck.stack import Stack, load
+from envcheck.stack import DEFAULT_STACK, Stack, load
 
 
 def facts_of(args: argparse.Namespace) -> Facts:
@@ -66,12 +66,18 @@ def _inside(image: str, python: str | None) -> Facts:
         return collect(host, python=python)
 
 
-def built_for(args: argparse.Namespace, facts: Facts) -> Stack | None:
+def named(args: argparse.Namespace) -> Stack:
+    """Give the stack that ``--stack`` names, else the default one."""
+    return load(args.stack or DEFAULT_STACK)
+
+
+def built_for(args: argparse.Namespace, facts: Facts, otherwise: Stack) -> Stack:
     """Give the stack of an image of ours where no option names one; its engine and trainer go into the options."""
     if args.stack is not None or not isinstance(facts.manifest, Manifest):
-        return None
-    args.engine = args.engine or facts.manifest.values.get("engine")
-    args.trainer = args.trainer or facts.manifest.values.get("trainer")
+        return otherwise
+    if hasattr(args, "engine"):
+        args.engine = args.engine or facts.manifest.values.get("engine")
+        args.trainer = args.trainer or facts.manifest.values.get("trainer")
     return load(facts.manifest.stack)
 
 
@@ -79,6 +85,7 @@ def target_of(args: argparse.Namespace, stack: Stack, facts: Facts) -> Target:
     """Say what the facts are judged against; raise EnvcheckError where the stack has no such engine or trainer."""
     from envcheck import limits
 
+    stack = built_for(args, facts, stack)
     engine = one_of("engine", args.engine, stack.engines, stack)
     return Target(
         stack=stack,
