@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from envcheck.codec import Unknown
 from envcheck.facts import Compiler, Facts, Package, Toolkit
 from envcheck.limits import satisfies
-from envcheck.record import dataclass
+from envcheck.record import dataclass, replace
 from envcheck.stack import Component, Recipe, Stack
 
 FALLBACK_MEMORY_BYTES = 4 << 30
@@ -63,6 +63,21 @@ def choose(facts: Facts, stack: Stack, *, cuda: str | None = None) -> Choices:
         memory_bytes=_memory(facts),
         cache=_cache(facts),
     )
+
+
+def of_recipe(choices: Choices, recipe: Recipe) -> Choices:
+    """Give the choices with the architectures that the sources know instead of those of the GPUs: 8.0 for 8.6 and 8.9.
+
+    Machine code runs on a GPU of the same major and a higher minor. https://docs.nvidia.com/cuda/ampere-compatibility-guide
+    """
+    return replace(choices, archs=tuple(dict.fromkeys(_compiled_as(arch, recipe.archs) for arch in choices.archs)))
+
+
+def _compiled_as(arch: str, known: tuple[str, ...]) -> str:
+    """Give the nearest known architecture whose code runs on this one; itself where there is none, or all are known."""
+    major, _, minor = arch.rstrip("af").partition(".")
+    below = [item for item in known if item.partition(".")[0] == major and int(item.partition(".")[2]) <= int(minor)]
+    return max(below, default=arch)
 
 
 def torch_cuda(facts: Facts) -> str | None:

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from envcheck import codec
-from envcheck.choices import Choices, accepted, choose, command, environment, fill, jobs, usable_toolkit
+from envcheck.choices import Choices, accepted, choose, command, environment, fill, jobs, of_recipe, usable_toolkit
 from envcheck.codec import Unknown
 from envcheck.facts import Facts
 from envcheck.model import Target
@@ -146,6 +146,7 @@ def _patch(item: Component, target: Target, needs: tuple[str, ...], there: str |
 
 def _build(item: Component, target: Target, choices: Choices, needs: tuple[str, ...], there: str | None) -> Step:
     assert item.recipe is not None  # noqa: S101  # the caller looked
+    choices = of_recipe(choices, item.recipe)
     home = f"{choices.cache}/toolchains/cuda-{target.stack.cuda.default}"
     archs = choices.archs_dotted if item.recipe.archs_variable else ""
     return Step(

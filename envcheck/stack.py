@@ -80,6 +80,8 @@ class Recipe:
     cpu_seconds: int = 60
     """Measured, one arch, one core; for the ETA and the plan."""
     archs_variable: str | None = None
+    archs: tuple[str, ...] = ()
+    """Architectures that the sources can be compiled for; empty: all that nvcc knows."""
     verify_import: str | None = None
 
     def takes(self, value: str) -> bool:

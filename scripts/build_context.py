@@ -126,6 +126,7 @@ def context(stack: Stack, name: str, wishes: Wishes) -> Context:
     facts, choices = _chosen(stack, wishes, recipe)
     if wishes.archs:
         choices = dataclasses.replace(choices, archs=wishes.archs)
+    choices = chooser.of_recipe(choices, recipe)
     if wishes.jobs is not None:
         choices = dataclasses.replace(choices, cpus=wishes.jobs, memory_bytes=UNLIMITED)
     return Context(stack=stack, component=component, source=source, wishes=wishes, facts=facts, choices=choices)
@@ -198,10 +199,10 @@ def preflight(context: Context, *, force: Sequence[str] = ()) -> list[Outcome]:
 
 def _seen_by(rule_id: str, context: Context) -> Facts:
     """Give the facts; to the rules about GPUs, as if those that are compiled for were in this host."""
-    if rule_id not in ARCH_RULES or not context.recipe.archs_variable:
+    if rule_id not in ARCH_RULES or not context.recipe.takes("archs_"):
         return context.facts
     archs = dict.fromkeys(arch.rstrip("af") for arch in context.choices.archs)
-    gpus = tuple(Gpu(name=f"compute capability {arch}", compute_capability=arch, memory_bytes=0) for arch in archs)
+    gpus = tuple(Gpu(name=f"sm_{arch.replace('.', '')}", compute_capability=arch, memory_bytes=0) for arch in archs)
     return dataclasses.replace(context.facts, gpus=gpus)
 
 
@@ -217,7 +218,8 @@ def _alone(context: Context) -> Stack:
     """Give the stack as if nothing else had to be built, so that the needs of other components stop nothing."""
     name = context.component.name
     others = tuple(item for item in context.stack.components if item.recipe is None and item.name != name)
-    return dataclasses.replace(context.stack, components=(*others, context.component))
+    wanted = dataclasses.replace(context.component, optional=False)  # it was asked for
+    return dataclasses.replace(context.stack, components=(*others, wanted))
 
 
 def refusal(outcomes: Sequence[Outcome]) -> str:

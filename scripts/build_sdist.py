@@ -22,6 +22,7 @@ RECIPE = Recipe(
         "nvcc-missing",
         "cuda-home-invalid",
         "nvcc-differs-from-torch",
+        "nvcc-too-old-for-gpu",
         "gcc-too-old",
         "gcc-too-new-for-nvcc",
         "python-headers-missing",

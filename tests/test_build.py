@@ -337,13 +337,39 @@ def test_an_architecture_that_nvcc_does_not_know_stops_without_a_gpu() -> None:
     assert "compute capability 9.0" not in why
 
 
-def test_an_architecture_that_the_sources_do_not_support_stops_without_a_gpu() -> None:
-    asked = build_cases.context("flash-attn", replace(build_cases.healthy(), gpus=()), archs=("7.0", "9.0"))
-    asked = replace(asked, wishes=replace(asked.wishes, archs=("7.0", "9.0")))
-    why = build_context.refusal(build_context.preflight(asked))
-    assert "gpu-too-old" in why
-    assert "compute capability 7.0 is too old: FlashAttention 2" in why
-    assert "Leave it out of --archs 7.0;9.0" in why
+@pytest.mark.parametrize(
+    ("name", "archs", "rule", "why"),
+    [
+        ("flash-attn", ("7.0", "9.0"), "gpu-too-old", "sm_70 is too old: FlashAttention 2 supports Ampere"),
+        ("transformer-engine", ("6.1",), "gpu-too-old", "sm_61 is too old: TransformerEngine's sources"),
+        ("transformer-engine", ("10.0",), "nvcc-too-old-for-gpu", "compute capability 10.0 needs: sm_100 is known"),
+        ("apex", ("10.0",), "nvcc-too-old-for-gpu", "compute capability 10.0 needs: sm_100 is known"),
+    ],
+)
+def test_an_architecture_that_cannot_be_compiled_for_stops_without_a_gpu(
+    name: str, archs: tuple[str, ...], rule: str, why: str
+) -> None:
+    asked = build_cases.context(name, replace(build_cases.healthy(), gpus=()), archs=archs)
+    asked = replace(asked, wishes=replace(asked.wishes, archs=archs, trainer="megatron"))
+    said = build_context.refusal(build_context.preflight(asked))
+    assert said.startswith(f"{rule}: ")
+    assert why in said
+    assert f"Leave it out of --archs {';'.join(archs)}" in said
+
+
+def test_transformer_engine_is_compiled_for_volta() -> None:
+    asked = build_cases.context("transformer-engine", archs=("7.0",))
+    asked = replace(asked, wishes=replace(asked.wishes, archs=("7.0",), trainer="megatron"))
+    assert build_context.refusal(build_context.preflight(asked)) == ""
+
+
+def test_an_optional_component_is_judged_where_it_is_built() -> None:
+    facts = build_cases.healthy(resources={"memory_available_bytes": 2 << 30, "memory_limit_bytes": None})
+    facts = replace(facts, toolkits=(factories.toolkit("12.6.1"),))
+    apex = build_cases.context("apex", facts)
+    why = build_context.refusal(build_context.preflight(replace(apex, wishes=replace(apex.wishes, trainer="megatron"))))
+    assert "build-needs-more-memory: apex needs 3.0 GiB" in why
+    assert "apex refuses to build" in why
 
 
 def test_the_real_rules_stop_cudnn_headers_of_another_major() -> None:
@@ -499,6 +525,25 @@ def test_wishes_win_over_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     wishes = replace(build_cases.WISHES, archs=("8.0",), jobs=3)
     found = build_context.context(stack.load(), "flash-attn", wishes)
     assert (found.choices.archs, found.jobs) == (("8.0",), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "compiled"),
+    [
+        ("flash-attn", ("8.6", "8.9", "9.0a"), ("8.0", "9.0")),
+        ("flash-attn", ("7.5", "10.0", "12.1"), ("7.5", "10.0", "12.0")),
+        ("transformer-engine", ("8.6", "8.9"), ("8.6", "8.9")),
+    ],
+)
+def test_the_architectures_are_those_that_the_sources_know(
+    name: str, asked: tuple[str, ...], compiled: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected(monkeypatch, build_cases.healthy())
+    found = build_context.context(stack.load(), name, replace(build_cases.WISHES, archs=asked))
+    assert found.choices.archs == compiled
+    present = tuple(factories.gpu("some GPU", arch.rstrip("a")) for arch in asked)
+    collected(monkeypatch, replace(build_cases.healthy(), gpus=present))
+    assert build_context.context(stack.load(), name, build_cases.WISHES).choices.archs == compiled
 
 
 def test_jobs_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:

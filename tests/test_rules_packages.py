@@ -235,3 +235,10 @@ def test_a_cpu_torch_is_not_replaced_from_a_lock_that_has_only_such(machine: str
 def test_a_cpu_torch_is_found_where_the_system_could_not_be_read() -> None:
     facts = make.changed(make.healthy(os=Unknown("x")), "torch", cuda=None, archs=())
     assert make.said("torch-cpu-build", facts) == "error"
+
+
+def test_what_the_stack_builds_is_not_installed_from_elsewhere() -> None:
+    (apex,) = make.outcomes("name-confusion", pinned(apex="0.9.10.dev0"), LAUNCH)
+    (hydra,) = make.outcomes("name-confusion", pinned(hydra="2.5"), LAUNCH)
+    assert [fix.commands for fix in apex.fix] == [("nox -s build-apex -- --stack verl-sglang-cu124 --engine sglang",)]
+    assert "pip install" in hydra.fix[0].commands[0]

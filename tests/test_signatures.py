@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from collections import Counter
 from itertools import product
 
 import pytest
@@ -78,6 +79,25 @@ def test_what_a_person_reads_is_whole(row: Signature) -> None:
         assert all(command.strip() for command in fix.commands)
     assert row.summary({}).strip()
     assert row.harmless or row.fixes({}), "a fault needs a way out"
+
+
+@pytest.mark.parametrize("rule", ["apex-missing", "name-confusion"])
+def test_apex_is_built_by_the_session_that_pins_it(rule: str) -> None:
+    row = next(row for row in ROWS if row.rule == rule)
+    commands = [command for fix in row.fixes({}) for command in fix.commands]
+    assert "nox -s build-apex" in commands
+    assert not any("git" in command or "pip install" in command for command in commands)
+
+
+def test_a_text_without_a_pattern_stands_in_one_row_of_its_rule() -> None:
+    plain = [(row.rule, {text.lower() for text in row.row.find}) for row in ROWS if not row.row.pattern]
+    texts = Counter((rule, text) for rule, found in plain for text in found)
+    assert [key for key, count in texts.items() if count > 1] == []
+
+
+def test_the_rows_of_attention_say_different_things() -> None:
+    said = [row.summary({}) for row in ROWS if row.rule == "attention-backend-missing"]
+    assert len(set(said)) == len(said)
 
 
 @ROW

@@ -241,10 +241,17 @@ def name_confusion(facts: Facts, target: Target) -> Iterator[Finding]:
             summary=f"the installed {item.name} is not {row.give['meant']}: {row.why}",
             found=f"{item.name} {item.version}" + (f": {item.summary}" if item.summary else ""),
             expected=row.give["meant"],
-            fix=(remedy.install(facts, "Install the one that is meant", "--no-build-isolation", row.give["install"]),),
+            fix=(_meant(facts, target, row),),
             subject=item.name,
             sources=(row.source,),
         )
+
+
+def _meant(facts: Facts, target: Target, row: Row) -> Fix:
+    """Build the one that is meant where the stack pins it; install it where it does not."""
+    if target.stack.has(row.give["name"]):
+        return remedy.build(target, row.give["name"], "Build the one that is meant; nox -s env then puts it in")
+    return remedy.install(facts, "Install the one that is meant", "--no-build-isolation", row.give["install"])
 
 
 def _is_nvidia(item: Package) -> bool:
