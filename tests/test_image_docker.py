@@ -10,6 +10,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -147,19 +148,21 @@ KEPT = ("antlr4-python3-runtime", "filelock", "nvidia-nvtx-cu12", "packaging")
 def test_two_train_images_from_one_wheelhouse_are_the_same_bytes(
     cuda_base: str, engine: image.Engine, tmp_path: Path
 ) -> None:
-    """Every step of `train` without cache, from two checkouts with other times and other modes."""
+    """Every step of `train` without cache, from two checkouts: one older than SOURCE_DATE_EPOCH, one of umask 077."""
     if not engine.buildx:
         pytest.skip("rewrite-timestamp needs buildx")
     house = _wheelhouse(tmp_path)
     sums = []
-    for umask in (0o022, 0o077):
-        checkout, out = _small_checkout(tmp_path / f"checkout-{umask:o}", umask), tmp_path / f"{umask:o}.tar"
+    for umask, year in ((0o022, 2001), (0o077, 2030)):
+        out = tmp_path / f"{umask:o}.tar"
+        checkout = _small_checkout(tmp_path / f"checkout-{umask:o}", umask, datetime(year, 1, 1, tzinfo=timezone.utc))
         given = image.parser().parse_args(
             arguments("train", cuda_base, tag_of("train"), "--no-cache", "--output", _oci(out))
         )
         values = image.arguments(given, STACK) | {"MISSING": " ".join(_components())}
         *line, context = image.command(given, values, engine)
-        argv = [*line, "--build-context", f"wheelhouse={house}", context]
+        own_caches = ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={tmp_path.name}-{umask:o}"]
+        argv = [*line, *own_caches, "--build-context", f"wheelhouse={house}", context]
         process.output(argv, timeout=BUILD_SECONDS, environ={**os.environ, "DOCKER_BUILDKIT": "1"}, cwd=checkout)
         shutil.rmtree(checkout)
         sums.append(_digest(out, tmp_path))
@@ -185,8 +188,8 @@ def _wheelhouse(place: Path) -> Path:
     return place / "house"
 
 
-def _small_checkout(place: Path, umask: int) -> Path:
-    """What the context holds, its lock reduced to what is kept, with the modes that a umask gives."""
+def _small_checkout(place: Path, umask: int, when: datetime) -> Path:
+    """What the context holds, its lock reduced to what is kept, with the modes that a umask gives, and one time."""
     for name in ("docker", "envcheck", "scripts", "lockfiles"):
         shutil.copytree(
             ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copy
@@ -198,6 +201,7 @@ def _small_checkout(place: Path, umask: int) -> Path:
     lock.write_text("".join(text for text in blocks if text.partition("==")[0] in KEPT), encoding="utf-8")
     for path in [place, *place.rglob("*")]:
         path.chmod(path.stat().st_mode & 0o7777 & ~umask)
+        os.utime(path, (when.timestamp(), when.timestamp()))
     return place
 
 
