@@ -98,6 +98,7 @@ def wishes_of(options: argparse.Namespace, stack: Stack) -> Wishes:
         archs=archs_of(options.archs),
         jobs=jobs_of(options.jobs),
         from_sdist=options.from_sdist,
+        places=tuple(sources.directories(options.source)),
     )
 
 

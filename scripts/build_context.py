@@ -60,6 +60,8 @@ class Wishes:
     jobs: int | None = None
     from_sdist: bool = False
     """Build from the locked sdist what the lock takes as a wheel."""
+    places: tuple[Path, ...] = ()
+    """Directories that may hold that sdist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def context(stack: Stack, name: str, wishes: Wishes) -> Context:
     """Read this host and choose, for one component that is built from source."""
     component = _component(stack, name, wishes)
     if wishes.from_sdist:
-        component, source = build_sdist.from_sdist(stack, component, wishes.engine)
+        component, source = build_sdist.from_sdist(stack, component, wishes.engine, wishes.places)
     elif component.recipe is not None:
         source = sources_lock.of_component(stack, component)
     recipe = component.recipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -34,11 +35,17 @@ RECIPE = Recipe(
 """What nearly every torch extension wants; a component with wishes of its own has a recipe in the stack file."""
 
 
-def from_sdist(stack: Stack, component: Component, engine: str) -> tuple[Component, Source]:
-    """Give the component as one that is built, and its source, whose hash has to be among those of the lock."""
+def from_sdist(
+    stack: Stack, component: Component, engine: str, places: Sequence[Path] = ()
+) -> tuple[Component, Source]:
+    """Give the component as one that is built, and its source, whose hash has to be among those of the lock.
+
+    The index is asked only where neither an earlier build nor a directory of archives tells the name of the file.
+    """
     lock = ROOT / "lockfiles" / stack.name / f"requirements-{engine}.txt"
     hashes = locked_hashes(lock, component.distribution)
-    file = _remembered(component, hashes) or index_files.sdist_of(component.distribution, component.version)
+    name, version = component.distribution, component.version
+    file = _remembered(component, hashes) or _beside(component, hashes, places) or index_files.sdist_of(name, version)
     if file.sha256 is None or file.sha256 not in hashes:
         what = f"{file.name} (sha256 {file.sha256}) is not among the files that {lock.name} pins"
         raise WorkError(what, fix=f"nox -s lock -- --stack {stack.name}, after reading what changed")
@@ -69,6 +76,16 @@ def _remembered(component: Component, hashes: set[str]) -> index_files.IndexFile
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if found.sha256 in hashes else None
+
+
+def _beside(component: Component, hashes: set[str], places: Sequence[Path]) -> index_files.IndexFile | None:
+    """Find the archive that the lock pins in directories that were named."""
+    for path in (path for place in places for path in sorted(place.glob("*.tar.gz"))):
+        if index_files.is_sdist(path.name, component.distribution, component.version):
+            digest = files.sha256(path)
+            if digest in hashes:
+                return index_files.IndexFile(name=path.name, url="", size=path.stat().st_size, sha256=digest)
+    return None
 
 
 def locked_hashes(lock: Path, distribution: str) -> set[str]:

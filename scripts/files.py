@@ -17,6 +17,7 @@ from envcheck import output
 from envcheck.errors import WorkError
 
 CHUNK_BYTES = 1 << 20
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def sha256(path: Path) -> str:
@@ -34,8 +35,11 @@ def _sha256(path: Path) -> str:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes as package indexes do: ``13 kB``, ``4.1 MB``."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.0f} kB"  # noqa: PLR2004  # 0.1 MB
+    """Write a number of bytes as package indexes do, in the unit that tells something: ``13 kB``, ``4.1 MB``."""
+    for unit, least, digits in (("GB", 1_000_000_000, 1), ("MB", 100_000, 1), ("kB", 1000, 0)):
+        if count >= least:
+            return f"{count / UNITS[unit]:.{digits}f} {unit}"
+    return f"{count} B"
 
 
 def write(path: Path, content: str | bytes) -> None:

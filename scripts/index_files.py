@@ -125,13 +125,17 @@ def parse_html(text: str, url: str) -> Iterator[IndexFile]:
         yield IndexFile(name=name, url=address, sha256=digest if algorithm == "sha256" else None)
 
 
+def is_sdist(name: str, project: str, version: str) -> bool:
+    """Tell whether a file name is that of the source archive of one version: ``torch_memory_saver-0.0.8.tar.gz``."""
+    stem = name.removesuffix(".tar.gz")
+    return stem != name and canonicalize_name(stem) == canonicalize_name(f"{project}-{version}")
+
+
 def sdist_of(project: str, version: str, index: str | None = None) -> IndexFile:
     """Give the source archive of one version, or say what the index has."""
-    stem = canonicalize_name(f"{project}-{version}").replace("-", "_")
     found = files(project, index)
     for item in found:
-        name = item.name.removesuffix(".tar.gz")
-        if name != item.name and canonicalize_name(name).replace("-", "_") == stem:
+        if is_sdist(item.name, project, version):
             return item
     have = ", ".join(sorted(item.name for item in found if item.name.endswith(".tar.gz"))) or "no source archive"
     raise WorkError(f"the index has no sdist of {project} {version}; it has {have}", fix="take it from a kit")

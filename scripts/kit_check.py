@@ -9,11 +9,10 @@ from pathlib import Path
 
 from envcheck import errors
 from envcheck.errors import DataError
-from scripts import lock_text
+from scripts import files, lock_text
 from scripts.files import sha256
 
 SUMS = "SHA256SUMS"
-MEBIBYTE = 1 << 20
 
 
 def sums(kit: Path) -> str:
@@ -28,7 +27,7 @@ def _files(kit: Path) -> list[Path]:
 def summary(kit: Path) -> str:
     """Say how much it is."""
     found = _files(kit)
-    return f"{len(found)} files, {sum(path.stat().st_size for path in found) / MEBIBYTE:.0f} MiB"
+    return f"{len(found)} files, {files.size(sum(path.stat().st_size for path in found))}"
 
 
 def verify(kit: Path) -> int:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envcheck.errors import DataError
-from scripts import lock_text
+from scripts import files, lock_text
 from scripts.lock_text import Pin
 
-MEBIBYTE = 1 << 20
 Locks = Mapping[str, list[Pin]]
 
 
@@ -83,7 +82,7 @@ def between(old: Locks, new: Locks, sizes: Mapping[str, int]) -> str:
             move.name,
             move.old or "-",
             move.new or "-",
-            "" if move.bytes is None else f"{move.bytes / MEBIBYTE:.1f} MiB",
+            "" if move.bytes is None else files.size(move.bytes),
             f"asked for by {move.why}" if move.new else move.why,
         )
         for move in moves(old, {file: pins for file, pins in new.items() if file in old}, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
@@ -348,11 +349,35 @@ def test_builds_come_in_the_order_of_needs() -> None:
     assert "megatron" not in build_order.names(STACK, "sglang", ["fsdp"])
 
 
-def test_the_locked_sdist_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *hashes: str) -> Path:
+    """A lock of torch-memory-saver, and a cache of its own."""
     monkeypatch.setattr(build_sdist, "ROOT", tmp_path)
     monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
     lock = tmp_path / "lockfiles" / STACK.name / "requirements-sglang.txt"
     lock.parent.mkdir(parents=True)
+    more = "".join(f" \\\n    --hash=sha256:{digest}" for digest in hashes)
+    lock.write_text(f"torch-memory-saver==0.0.8{more}\n" if hashes else "", encoding="utf-8")
+    return lock
+
+
+def test_an_sdist_beside_needs_no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "archives"
+    place.mkdir()
+    for name, content in (("torch_memory_saver-0.0.8.tar.gz", b"it"), ("torch_memory_saver-0.0.7.tar.gz", b"old")):
+        (place / name).write_bytes(content)
+    digest = hashlib.sha256(b"it").hexdigest()
+    lock = locked(monkeypatch, tmp_path, digest, hashlib.sha256(b"old").hexdigest())
+    monkeypatch.setattr(index_files, "files", lambda *_: [])
+    wheel = STACK.component("torch-memory-saver")
+    source = build_sdist.from_sdist(STACK, wheel, "sglang", [place])[1]
+    assert (source.file, source.sha256, source.size) == ("torch_memory_saver-0.0.8.tar.gz", digest, 2)
+    lock.write_text(lock.read_text(encoding="utf-8").replace(digest, "b" * 64), encoding="utf-8")
+    with pytest.raises(WorkError, match=r"the index has no sdist of torch-memory-saver 0\.0\.8"):
+        build_sdist.from_sdist(STACK, wheel, "sglang", [place])
+
+
+def test_the_locked_sdist_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lock = locked(monkeypatch, tmp_path)
     lock.write_text(LOCK.replace("ninja==", "torch-memory-saver=="), encoding="utf-8")
     file = IndexFile(name="torch_memory_saver-0.0.8.tar.gz", url="u", sha256="a" * 64, size=4)
     monkeypatch.setattr(index_files, "sdist_of", lambda *_: file)

@@ -16,8 +16,10 @@ import pytest
 from envcheck import cli, codec, data, errors
 from envcheck.__main__ import start
 from envcheck.commands.source import default_stage
+from envcheck.explain import Explanation
 from envcheck.facts import Facts, Manifest, Package
 from envcheck.host import Host
+from envcheck.model import Target
 from envcheck.report.steps import render
 from envcheck.report.style import Style
 from envcheck.stack import DEFAULT_STACK, load
@@ -441,6 +443,15 @@ def test_messages_cannot_steer_the_terminal(run: Run) -> None:
 # an image of ours
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """Path of the facts of an image that was built for the lts stack, vLLM and Megatron."""
+    made = Manifest(stack="verl-lts-cu124", values={"engine": "vllm", "trainer": "megatron"})
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
@@ -450,20 +461,30 @@ def test_messages_cannot_steer_the_terminal(run: Run) -> None:
     ],
 )
 def test_an_image_is_judged_against_what_it_was_built_for(
-    options: list[str], wanted: tuple[str, str, str], run: Run, tmp_path: Path
+    options: list[str], wanted: tuple[str, str, str], run: Run, image: str
 ) -> None:
-    made = Manifest(stack="verl-lts-cu124", values={"engine": "vllm", "trainer": "megatron"})
-    path = tmp_path / "image.json"
-    path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
-    found = json.loads(run("--facts", str(path), "--format", "json", *options)[1])
+    found = json.loads(run("--facts", image, "--format", "json", *options)[1])
     assert (found["stack"], found["engine"], found["trainer"]) == wanted
 
 
-def test_plan_and_env_take_the_stack_of_an_image(run: Run, tmp_path: Path) -> None:
-    made = Manifest(stack="verl-lts-cu124", values={"engine": "vllm", "trainer": "megatron"})
-    path = tmp_path / "image.json"
-    path.write_text(json.dumps(codec.encode(facts(manifest=made))), encoding="utf-8")
-    assert "verl-lts-cu124" in run("plan", "--facts", str(path))[1]
-    lts, seed = (run("env", "--facts", str(path), *more)[1] for more in ([], ["--stack", "verl-sglang-cu124"]))
+def test_plan_and_env_take_the_stack_of_an_image(run: Run, image: str) -> None:
+    assert "--stack verl-lts-cu124 --engine vllm --trainer megatron" in run("plan", "--facts", image)[1]
+    assert "verl-lts-cu124" not in run("plan", "--facts", image, "--stack", DEFAULT_STACK)[1]
+    lts, seed = (run("env", "--facts", image, *more)[1] for more in ([], ["--stack", DEFAULT_STACK]))
     assert "NVTE_FLASH_ATTN" not in lts  # TransformerEngine 1.x of the other stack is told to leave flash-attn alone
     assert "NVTE_FLASH_ATTN=0" in seed
+
+
+def test_explain_takes_the_stack_of_an_image(run: Run, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: list[Target] = []
+
+    def explain(_log: object, *, target: Target, **_: object) -> Explanation:
+        targets.append(target)
+        return Explanation()
+
+    monkeypatch.setattr("envcheck.explain.explain", explain)
+    log = str(Path(__file__))
+    run("explain", log, "--facts", image)
+    run("explain", log, "--facts", image, "--stack", DEFAULT_STACK)
+    found = [(target.stack.name, target.engine, target.trainer) for target in targets]
+    assert found == [("verl-lts-cu124", "vllm", "megatron"), (DEFAULT_STACK, "sglang", "fsdp")]

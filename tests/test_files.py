@@ -42,6 +42,14 @@ def test_sha256_both_ways(tmp_path: Path) -> None:
     assert files.sha256(path) == files._sha256(path) == hashlib.sha256(b"abc" * 1000).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (13_124, "13 kB"), (99_999, "100 kB"), (100_000, "0.1 MB"), (2_400_000_000, "2.4 GB")],
+)
+def test_a_size_is_told_in_a_unit_that_fits(count: int, text: str) -> None:
+    assert files.size(count) == text
+
+
 def test_replacing_swaps_when_it_ends_well(tmp_path: Path) -> None:
     place = tmp_path / "env"
     place.mkdir()

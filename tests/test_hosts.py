@@ -83,7 +83,7 @@ def test_every_recorded_host_is_judged_without_a_crash(name: str) -> None:
     ("name", "stage", "rule", "subjects"),
     [
         ("recorded-debian12-cuda13-no-gpu", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
-        ("recorded-debian12-cuda13-no-gpu", "train", "driver-missing", {"driver"}),
+        ("recorded-debian12-cuda13-no-gpu", "train", "nvidia-runtime-missing", {"without the GPUs"}),
         ("recorded-h200-cuda13", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
         ("recorded-h100-cuda13", "build", "nvcc-differs-from-torch", {"CUDA 13.0"}),
         ("recorded-h100-cuda13", "build", "cudnn-header-differs-from-runtime", {"9.14.0", "9.19.0.56"}),

@@ -84,13 +84,13 @@ def test_the_diff_tells_what_moved_why_and_its_size() -> None:
         ],
         "build.txt": [Pin(name="ninja", version="1")],
     }
-    text = lock_diff.between(old, new, {HASH: 700 << 20})
+    text = lock_diff.between(old, new, {HASH: 700_100_000})
     lines = text.splitlines()
     assert lines[0] == "build.txt: new, 1 packages"
     assert [line.split() for line in lines[2:]] == [
         ["requirements-sglang.txt", "fresh", "-", "3", "asked", "for", "by", "torch"],
         ["requirements-sglang.txt", "gone", "1", "-", "nothing", "asks", "for", "it", "any", "more"],
-        ["requirements-sglang.txt", "torch", "2.5.1", "2.6.0", "700.0", "MiB", "asked", "for", "by", "stack", "file"],
+        ["requirements-sglang.txt", "torch", "2.5.1", "2.6.0", "700.1", "MB", "asked", "for", "by", "stack", "file"],
     ]
 
 

@@ -118,11 +118,35 @@ def test_more_shared_memory_is_given_where_this_runs(container: Container | None
         pytest.param(POD, "Ask for nvidia.com/gpu in the pod's resources", id="kubernetes"),
     ],
 )
-@pytest.mark.parametrize("rule", ["nvidia-runtime-missing", "driver-missing"])
-def test_a_container_gets_the_gpus_in_its_runtimes_words(rule: str, container: Container, text: str) -> None:
+def test_a_container_gets_the_gpus_in_its_runtimes_words(container: Container, text: str) -> None:
     facts = make.healthy(driver=make.no_driver(), gpus=(), container=container)
-    (fix,) = make.outcomes(rule, facts, LAUNCH)[0].fix
+    (fix,) = make.outcomes("nvidia-runtime-missing", facts, LAUNCH)[0].fix
     assert text in (fix.text, *fix.commands)
+
+
+NOT_GIVEN = make.healthy(driver=make.no_driver(), gpus=(), container=IN_DOCKER)
+HIDDEN = make.healthy(gpus=(), container=IN_DOCKER)
+LOST = make.healthy(driver=make.driver(nvml_error="NVML: Unknown Error"), gpus=(), container=IN_DOCKER)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        pytest.param(NOT_GIVEN, "nvidia-runtime-missing", id="started-without-them"),
+        pytest.param(HIDDEN, "nvidia-runtime-missing", id="only-the-driver"),
+        pytest.param(LOST, "device-cgroup-reload", id="lost-at-a-reload"),
+        pytest.param(replace(NOT_GIVEN, container=None), "driver-missing", id="no-container"),
+        pytest.param(replace(HIDDEN, container=None), "no-gpu-visible", id="no-container-but-a-driver"),
+    ],
+)
+def test_one_rule_says_why_there_is_no_gpu(facts: Facts, told: str) -> None:
+    rules = ("driver-missing", "no-gpu-visible", "nvidia-runtime-missing", "device-cgroup-reload")
+    assert [rule for rule in rules if make.said(rule, facts, LAUNCH) == "error"] == [told]
+
+
+def test_whether_this_is_a_container_decides_which_rule_says_it() -> None:
+    facts = replace(NOT_GIVEN, container=Unknown("/proc/1"))
+    assert {make.said(rule, facts, LAUNCH) for rule in ("driver-missing", "nvidia-runtime-missing")} == {"unknown"}
 
 
 def missing(package: str, *names: str) -> Facts:

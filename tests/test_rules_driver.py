@@ -45,7 +45,7 @@ ONLY_PTX = (Extension(path="/x.so", archs=("8.0", "8.0+PTX")),)
         pytest.param("driver-missing", make.healthy(), LAUNCH, "ok", id="there"),
         pytest.param("driver-missing", CPU, BUILD, "not-applicable", id="building-needs-none"),
         pytest.param("driver-missing", CPU, LAUNCH, "error", id="none"),
-        pytest.param("driver-missing", replace(CPU, container=DOCKER), LAUNCH, "error", id="none-in-the-container"),
+        pytest.param("driver-missing", replace(CPU, container=DOCKER), LAUNCH, "not-applicable", id="not-given"),
         pytest.param("driver-missing", make.healthy(gpus=()), LAUNCH, "ok", id="hidden-gpus"),
         pytest.param("no-gpu-visible", make.healthy(), LAUNCH, "ok", id="eight"),
         pytest.param("no-gpu-visible", make.healthy(gpus=()), LAUNCH, "error", id="hidden"),

@@ -150,6 +150,7 @@ def test_listing(house: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert wheelhouse.main(["--wheelhouse", str(house)]) == 0
     out = capsys.readouterr().out
     assert KEY[:12] in out
+    assert re.search(r"  \d{3} B  flash_attn", out)
     assert "2.5.1+cu124 CUDA 12.4.131" in out
     assert wheelhouse.main(["list", "--wheelhouse", str(house), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["wheels"][0]["key"] == KEY

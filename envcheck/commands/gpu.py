@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     target = replace(target_of(args, wanted, facts), stage="train")
     tables = gpu.load()
     host = LocalHost()
-    host = replace(host, environ={**host.environ, **_environment(facts, wanted)})
+    host = replace(host, environ={**host.environ, **_environment(facts, target.stack)})
     started = time.monotonic()
     found = gpu.measure(host, _interpreter(args, facts), tables, only=args.only, skip=args.skip)
     seconds = time.monotonic() - started

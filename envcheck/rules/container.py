@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envcheck.facts import Docker, Driver, Facts
+from envcheck.facts import Docker, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Severity, Target, known, package, rule
 from envcheck.rules import remedy, subjects
 from envcheck.rules.build_resources import threshold
+from envcheck.rules.driver_parts import lost
 
 
 def need_engine(facts: Facts) -> Docker:
@@ -34,6 +35,9 @@ def need_engine(facts: Facts) -> Docker:
 )
 def nvidia_runtime_missing(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Containers of this host see its GPUs."""
+    if lost(facts):
+        msg = "this container had GPUs and lost them: device-cgroup-reload"
+        raise NotApplicable(msg)
     if facts.container is not None:
         yield from _started_without_gpus(facts)
         return
@@ -134,9 +138,8 @@ def _not_permitted(said: str) -> Finding:
 )
 def device_cgroup_reload(facts: Facts, _target: Target) -> Iterator[Finding]:
     """Containers keep their GPUs when systemd reloads."""
-    said = facts.driver.nvml_error if isinstance(facts.driver, Driver) else None
-    if facts.container is not None and "unknown error" in (said or "").lower():
-        yield _lost(said or "")
+    if lost(facts):
+        yield _lost(known(facts.driver).nvml_error or "")
         return
     docker = need_engine(facts)
     linked = known(known(facts.driver).char_symlinks)

@@ -9,7 +9,7 @@ from envcheck.codec import Unknown
 from envcheck.facts import Driver, DriverLibrary, Facts
 from envcheck.model import Finding, Fix, NotApplicable, Rule, Target, known, rule
 from envcheck.rules import remedy, subjects
-from envcheck.rules.driver_parts import LIBCUDA, no_libcuda, without_compute
+from envcheck.rules.driver_parts import LIBCUDA, leave_to_container, no_libcuda, without_compute
 
 CONSUMER = re.compile(r"GeForce|TITAN|\bRTX [2-5]0[5-9]0\b|\bGTX\b", re.IGNORECASE)
 
@@ -42,12 +42,13 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
     if target.stage == "build":
         msg = "building needs no GPU"
         raise NotApplicable(msg)
+    leave_to_container(facts)
     driver = known(facts.driver)
     stubs = [item.path for item in driver.libraries if item.name == LIBCUDA and item.kind != "driver"]
     own = any(item.name == LIBCUDA and item.kind == "driver" for item in driver.libraries)
     if not known(driver.present) or (stubs and not own and not isinstance(driver.version, str)):
         yield Finding(
-            summary="there is no NVIDIA driver" + (" in this container" if facts.container is not None else ""),
+            summary="there is no NVIDIA driver",
             found=f"libcuda.so.1 only as {', '.join(stubs)}" if stubs else "neither libcuda.so.1 nor a kernel module",
             expected=f"driver {target.stack.driver.minimum} or newer",
             fix=remedy.gpus(facts, target),
@@ -68,6 +69,7 @@ def driver_missing(facts: Facts, target: Target) -> Iterator[Finding]:
 )
 def no_gpu_visible(facts: Facts, target: Target) -> Iterator[Finding]:
     """At least one GPU is visible."""
+    leave_to_container(facts)
     driver = need_driver(facts)
     if not known(facts.gpus):
         nodes = ", ".join(driver.device_nodes) or "none"

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from envcheck.facts import Driver, Facts
-from envcheck.model import Finding, Fix, Target
+from envcheck.model import Finding, Fix, NotApplicable, Target, known
 from envcheck.rules import remedy, subjects
 
 LIBCUDA = "libcuda.so.1"
 CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+
+
+def leave_to_container(facts: Facts) -> None:
+    """End a rule as not applicable where nvidia-runtime-missing says it: this container was not given the GPUs."""
+    driver = known(facts.driver)
+    if known(driver.present) and facts.gpus != ():
+        return
+    if facts.container is not None:
+        known(facts.container)
+        msg = "this container was not given the GPUs: nvidia-runtime-missing"
+        raise NotApplicable(msg)
+
+
+def lost(facts: Facts) -> bool:
+    """Tell whether this is a container that had GPUs and lost them: NVML says ``Unknown Error``."""
+    said = facts.driver.nvml_error if isinstance(facts.driver, Driver) else None
+    return facts.container is not None and "unknown error" in (said or "").lower()
 
 
 def without_compute(driver: Driver) -> bool:
