@@ -150,13 +150,13 @@ def test_an_address_is_tried_again_and_then_given_up(monkeypatch: pytest.MonkeyP
     def answer(*_: object, **__: object) -> io.BytesIO:
         content = answers.pop(0)
         if content is None:
-            raise http.client.RemoteDisconnected("gone")
+            raise http.client.IncompleteRead(b"[{")
         return io.BytesIO(content)
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     assert len(audit_database.load("https://example.org/all.json", {"torch"})) == 1
     answers[:] = [None] * audit_database.ATTEMPTS
-    with pytest.raises(WorkError, match="could not be read in 3 attempts"):
+    with pytest.raises(WorkError, match="could not be read in 3 attempts: the answer broke off"):
         audit_database.load("https://example.org/all.json", {"torch"})
 
 
