@@ -1,7 +1,7 @@
 """Write a lock in another tool's form: pylock.toml (PEP 751), a project for uv, or constraints for pip.
 
 pylock       every file with name, address and hash (asks the index for the addresses)
-uv           a directory with pyproject.toml, uv.toml and uv.lock (resolves again)
+uv           a directory with pyproject.toml, uv.toml and uv.lock (resolves again); without what is built from source
 constraints  NAME==VERSION ; MARKER lines, offline
 """
 
@@ -146,11 +146,15 @@ def inline(value: object) -> str:
 
 def uv_project(stack: Stack, output: Path) -> None:
     """Write the project that the locks are resolved from, with its uv.lock: one extra for each engine."""
+    inputs = lock_inputs.make(stack)
     with files.replacing(output) as work:
-        for name, text in lock_inputs.make(stack).files.items():
+        for name, text in inputs.files.items():
             files.write(work / name, text)
         lock_uv.run(["lock", "--quiet"], cwd=work, extra=lock_uv.settings(work))
-    print(f"{output}: uv sync --config-file uv.toml --extra {stack.engines[0]} --frozen")
+    # uv would refuse the stubs, and compile the rest where torch is not to be seen.
+    without = " ".join(f"--no-install-package {name}" for name in inputs.left_out)
+    print(f"{output}: uv sync --config-file uv.toml --extra {stack.engines[0]} --frozen {without}".rstrip())
+    print("the packages that are left out are built from source: nox -s build-all" if without else "")
 
 
 if __name__ == "__main__":
