@@ -49,14 +49,14 @@ def pip_environment() -> dict[str, str]:
 
 
 def accepted(path: Path, python: str) -> list[str]:
-    """Let pip take the lock, without installing it."""
+    """Let pip take the lock, without installing it; what it downloads is removed, also where it is ended."""
     argv = [sys.executable, "-m", "pip", "--python", python, "install", "--dry-run", "--quiet", "--ignore-installed"]
-    try:
-        process.output(
-            [*argv, "--no-deps", "--require-hashes", "-r", str(path)], timeout=PIP_SECONDS, environ=pip_environment()
-        )
-    except WorkError as error:
-        return [f"{path.name}: pip does not take it: {error.what}"]
+    argv += ["--no-deps", "--require-hashes", "-r", str(path.absolute())]
+    with tempfile.TemporaryDirectory(prefix="pip-takes-") as work:
+        try:
+            process.output(argv, timeout=PIP_SECONDS, environ=pip_environment() | {"TMPDIR": work})
+        except WorkError as error:
+            return [f"{path.name}: pip does not take it: {error.what}"]
     return []
 
 

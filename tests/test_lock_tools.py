@@ -99,6 +99,7 @@ def test_pip_is_asked_with_hashes_and_only_the_default_index(tmp_path: Path, mon
     assert {"--dry-run", "--require-hashes", "--no-deps"} < set(argv)
     assert environ["PIP_INDEX_URL"] == "https://mirror/simple"
     assert environ["PIP_CONFIG_FILE"] == os.devnull
+    assert not Path(environ["TMPDIR"]).exists(), "gigabytes would stay there where pip is ended"
     Started(monkeypatch, fail="hashes are required")
     found = lock_check_network.accepted(tmp_path / "requirements-sglang.txt", "/usr/bin/python3.10")
     assert found == ["requirements-sglang.txt: pip does not take it: hashes are required"]
