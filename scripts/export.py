@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from packaging.markers import Marker
-from packaging.pylock import Package, PackageSdist, PackageVcs, PackageWheel, Pylock
+from packaging.pylock import Package, PackageSdist, PackageVcs, PackageWheel, Pylock, PylockValidationError
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from envcheck import errors
 from envcheck import stack as stacks
-from envcheck.errors import EnvcheckError
+from envcheck.errors import EnvcheckError, WorkError
 from envcheck.stack import Component, Stack
 from scripts import cli, env_plan, files, lock_files, lock_inputs, lock_remote, lock_uv
 from scripts.cache import ROOT
@@ -89,7 +89,11 @@ def pylock(stack: Stack, engine: str, pins: Sequence[Pin], *, listed: lock_remot
         packages=sorted(packages, key=lambda item: (item.name, str(item.version))),
     )
     table = document.to_dict()
-    Pylock.from_dict(table)
+    try:
+        Pylock.from_dict(table)
+    except PylockValidationError as error:
+        what = f"the lock of {stack.name}, engine {engine}, does not fit the files of the index: {error}"
+        raise WorkError(what, fix="nox -s lock_check names a lock that was edited") from error
     return f"# Exported by `nox -s export` from {stack.name}, engine {engine}\n" + toml(table)
 
 

@@ -137,7 +137,9 @@ def _unavailable(text: str) -> WorkError | None:
             f"{late[1]} appeared after the cut-off {late[2][:10]}:\n{text}",
             fix=f"name an older version, or exempt {late[1]} in the stack file: [[lock.exempt]]",
         )
-    gone = re.search(r"there (?:is|are) no versions? of ([\w.-]+)(==[\w.]+)?|Because ([\w.-]+) was not found", text)
+    gone = re.search(
+        r"there (?:is|are) no versions? of ([\w.-]+)(?:\[.*?\])?(==[\w.]+)?|Because ([\w.-]+) was not found", text
+    )
     if gone:
         name = (gone[1] or gone[3]) + (gone[2] or "")
         return WorkError(

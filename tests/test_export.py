@@ -65,6 +65,12 @@ def test_a_pin_of_which_no_file_is_left_is_named() -> None:
     assert "kit" in caught.value.fix
 
 
+def test_hashes_of_another_version_are_not_exported() -> None:
+    other = [Pin(name="torch", version="2.5.0", hashes=("a" * 64,))]
+    with pytest.raises(WorkError, match=r"does not fit the files of the index: Version in 'torch-2\.5\.1"):
+        export.pylock(lock_cases.tiny(), "sglang", other, listed=listed)
+
+
 def test_the_index_is_asked_again_and_then_given_up() -> None:
     calls: list[str] = []
 
