@@ -30,9 +30,11 @@ def write(path: str, content: bytes) -> None:
             file.write(content)
         os.chmod(temporary, _mode(place))
         os.replace(temporary, place)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # of a write: which file it was is not said
+            error.filename = place
         raise
 
 

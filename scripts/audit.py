@@ -1,5 +1,7 @@
 """Check locks against a vulnerability database (OSV; a file, a directory or an address) and for confusable names.
 
+What is built from source stands in no lock; it is checked by the stack file's versions.
+
 nox -s audit -- --database FILE|DIR|URL [--stack S] [--engine E] [--ignore ID=REASON]
 The database holds OSV records: one, a list, or an archive of them (as PyPI/all.zip). Nothing is sent anywhere.
 """
@@ -16,7 +18,7 @@ from envcheck import errors, limits
 from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
-from scripts import audit_database, cli, env_plan, lock_files
+from scripts import audit_database, cli, env_plan, lock_files, sources_lock
 from scripts.audit_database import Hit
 from scripts.cache import ROOT
 from scripts.lock_text import Pin
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found; give 1 where something was that is not ignored."""
     given = parser().parse_args(argv)
     ignored = dict(_accepted(text) for text in given.ignore)
-    locks = {}
+    locks: dict[str, tuple[Stack, list[Pin]]] = {}
+    built: dict[str, list[Pin]] = {}
     for name in given.stack or stacks.names():
         stack = stacks.load(name)
         if given.engine and given.engine not in stack.engines:
@@ -51,18 +54,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         for engine in [given.engine] if given.engine else stack.engines:
             path = lock_files.requirements(stack.name, engine, given.root)
             locks[f"{stack.name}/{path.name}"] = (stack, env_plan.read(path))
+            built[f"{stack.name}/sources.toml"] = from_source(stack, given.engine)
     rows: list[dict[str, str]] = []
     for label, (stack, pins) in locks.items():
         rows += [
             {"lock": label, "kind": "name", "package": name, "text": text} for name, text in confusions(stack, pins)
         ]
     if given.database:
-        wanted = {pin.name for _, pins in locks.values() for pin in pins}
+        checked = {label: pins for label, (_, pins) in locks.items()} | built
+        wanted = {pin.name for pins in checked.values() for pin in pins}
         records = audit_database.load(given.database, wanted)
-        for label, (_, pins) in locks.items():
+        for label, pins in checked.items():
             rows += [_row(label, hit, ignored) for hit in audit_database.hits(records, pins)]
     _show(rows, len(locks), given.format, with_database=bool(given.database))
     return errors.FINDINGS if any(row["kind"] != "ignored" for row in rows) else errors.OK
+
+
+def from_source(stack: Stack, engine: str | None) -> list[Pin]:
+    """Give what is built from source, for one engine or all, as pins without hashes.
+
+    Records under a name that is another project's on the index (apex) are not about what is built here.
+    """
+    others = {row.give["name"] for row in limits.load().tables["names"].row}
+    return [
+        Pin(name=item.distribution, version=item.version)
+        for item in sources_lock.buildable(stack)
+        if (not item.engines or engine is None or engine in item.engines) and item.distribution not in others
+    ]
 
 
 def _accepted(text: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from envcheck.errors import DataError, WorkError
+from scripts import download
 from scripts.lock_text import Pin
 
 ATTEMPTS = 3
@@ -78,10 +79,10 @@ def _fetched(url: str) -> bytes:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # the user's own address
                 return bytes(response.read())
-        except OSError as error:
+        except download.FAULTS as error:
             if attempt == ATTEMPTS:
                 raise WorkError(
-                    f"{url} could not be read in {ATTEMPTS} attempts: {error}",
+                    f"{url} could not be read in {ATTEMPTS} attempts: {download.said(error)}",
                     fix="download it elsewhere and name the file",
                 ) from error
     raise AssertionError  # pragma: no cover  # the loop returns or raises

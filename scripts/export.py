@@ -1,7 +1,7 @@
 """Write a lock in another tool's form: pylock.toml (PEP 751), a project for uv, or constraints for pip.
 
 pylock       every file with name, address and hash (asks the index for the addresses)
-uv           a directory with pyproject.toml, uv.toml and uv.lock (resolves again)
+uv           a directory with pyproject.toml, uv.toml and uv.lock (resolves again); without what is built from source
 constraints  NAME==VERSION ; MARKER lines, offline
 """
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from packaging.markers import Marker
-from packaging.pylock import Package, PackageSdist, PackageVcs, PackageWheel, Pylock
+from packaging.pylock import Package, PackageSdist, PackageVcs, PackageWheel, Pylock, PylockValidationError
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from envcheck import errors
 from envcheck import stack as stacks
-from envcheck.errors import EnvcheckError
+from envcheck.errors import EnvcheckError, WorkError
 from envcheck.stack import Component, Stack
 from scripts import cli, env_plan, files, lock_files, lock_inputs, lock_remote, lock_uv
 from scripts.cache import ROOT
@@ -89,7 +89,11 @@ def pylock(stack: Stack, engine: str, pins: Sequence[Pin], *, listed: lock_remot
         packages=sorted(packages, key=lambda item: (item.name, str(item.version))),
     )
     table = document.to_dict()
-    Pylock.from_dict(table)
+    try:
+        Pylock.from_dict(table)
+    except PylockValidationError as error:
+        what = f"the lock of {stack.name}, engine {engine}, does not fit the files of the index: {error}"
+        raise WorkError(what, fix="nox -s lock_check names a lock that was edited") from error
     return f"# Exported by `nox -s export` from {stack.name}, engine {engine}\n" + toml(table)
 
 
@@ -146,11 +150,15 @@ def inline(value: object) -> str:
 
 def uv_project(stack: Stack, output: Path) -> None:
     """Write the project that the locks are resolved from, with its uv.lock: one extra for each engine."""
+    inputs = lock_inputs.make(stack)
     with files.replacing(output) as work:
-        for name, text in lock_inputs.make(stack).files.items():
+        for name, text in inputs.files.items():
             files.write(work / name, text)
         lock_uv.run(["lock", "--quiet"], cwd=work, extra=lock_uv.settings(work))
-    print(f"{output}: uv sync --config-file uv.toml --extra {stack.engines[0]} --frozen")
+    # uv would refuse the stubs, and compile the rest where torch is not to be seen.
+    without = " ".join(f"--no-install-package {name}" for name in inputs.left_out)
+    print(f"{output}: uv sync --config-file uv.toml --extra {stack.engines[0]} --frozen {without}".rstrip())
+    print("the packages that are left out are built from source: nox -s build-all" if without else "")
 
 
 if __name__ == "__main__":

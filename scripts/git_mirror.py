@@ -81,7 +81,7 @@ def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Pa
             try:
                 git(own, "fetch", "--quiet", "--depth=1", "--no-tags", url, commit, timeout=FETCH_SECONDS)
             except WorkError as error:
-                looked.append(f"{url}: {error.what.splitlines()[-1]}")
+                looked.append(f"{url}: {said(error.what)}")
                 continue
             if has(own, commit):
                 return own
@@ -90,6 +90,15 @@ def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Pa
     raise UnreachableError(
         what, fix=f"name a directory with a mirror: --source DIR (as DIR/{'/'.join(owner_and_name(urls[0]))}.git)"
     )
+
+
+def said(text: str) -> str:
+    """Give the line of git's that names the fault: ``fatal: repository '/srv/x' does not exist``.
+
+    Its last line is often ``and the repository exists.``, the end of a sentence that tells nothing.
+    """
+    lines = text.strip().splitlines()
+    return next((line for line in lines if line.startswith(("fatal: ", "remote: error", "error: "))), lines[-1])
 
 
 def submodules_of(repository: Path, commit: str) -> dict[str, str]:

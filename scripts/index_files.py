@@ -17,7 +17,7 @@ from http import HTTPStatus
 from packaging.utils import canonicalize_name
 
 from envcheck.errors import WorkError
-from scripts import process
+from scripts import download, process
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 TIMEOUT_SECONDS = 60
@@ -80,13 +80,13 @@ def files(project: str, index: str | None = None) -> list[IndexFile]:
         if error.code in GONE:
             return []
         raise _unanswered(project, error) from error
-    except OSError as error:
+    except download.FAULTS as error:
         raise _unanswered(project, error) from error
     return list(parse_json(body, url) if "json" in kind else parse_html(body, url))
 
 
-def _unanswered(project: str, error: OSError) -> WorkError:
-    what = f"the package index did not give the files of {project}: {error}"
+def _unanswered(project: str, error: Exception) -> WorkError:
+    what = f"the package index did not give the files of {project}: {download.said(error)}"
     return WorkError(what, fix="check the network; a kit has the files of the locks")
 
 

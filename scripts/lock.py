@@ -89,7 +89,7 @@ def _lock(name: str, given: argparse.Namespace) -> None:
     texts |= {"sources.toml": _sources(wanted, place)}
     print(lock_diff.between(lock_diff.read(place), lock_diff.parsed(texts), resolved.sizes))
     if given.upgrade_package:
-        lock_upgrade.check(wanted, resolved)
+        lock_upgrade.check(stack, wanted, resolved, place)
     texts |= _sboms(wanted, resolved, place)
     if given.upgrade_package and not given.dry_run:
         lock_upgrade.write(lock_pin.stack_file(name), stack, wanted)

@@ -31,6 +31,8 @@ from scripts.lock_text import Pin
 PIP_SECONDS = 540.0
 COMPILE_SECONDS = 1800.0
 STACK_FILE = "stack file"
+SILENT = re.compile(r"connection broken by|Read timed out|did not end within|HTTP error 5\d\d")
+GONE = re.compile(r"No matching distribution found for (\S+==\S+)")
 
 
 def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
@@ -43,20 +45,30 @@ def same_bytes(stack: Stack, place: Path) -> Iterator[str]:
 
 def pip_environment() -> dict[str, str]:
     """Give pip's environment: no configuration of this machine but its default index."""
-    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"}
+    environ = lock_uv.environment() | {"PIP_CONFIG_FILE": os.devnull} | quiet
     index = lock_uv.default_index(os.environ)
     return environ | ({"PIP_INDEX_URL": index} if index else {})
 
 
 def accepted(path: Path, python: str) -> list[str]:
-    """Let pip take the lock, without installing it."""
+    """Let pip take the lock, without installing it; what it downloads is removed, also where it is ended.
+
+    An index that does not answer is no fault of the lock: WorkError.
+    """
     argv = [sys.executable, "-m", "pip", "--python", python, "install", "--dry-run", "--quiet", "--ignore-installed"]
-    try:
-        process.output(
-            [*argv, "--no-deps", "--require-hashes", "-r", str(path)], timeout=PIP_SECONDS, environ=pip_environment()
-        )
-    except WorkError as error:
-        return [f"{path.name}: pip does not take it: {error.what}"]
+    argv += ["--no-deps", "--require-hashes", "-r", str(path.absolute())]
+    with tempfile.TemporaryDirectory(prefix="pip-takes-") as work:
+        try:
+            process.output(argv, timeout=PIP_SECONDS, environ=pip_environment() | {"TMPDIR": work})
+        except WorkError as error:
+            if SILENT.search(error.what):
+                raise WorkError(
+                    f"the package index did not answer pip:\n{error.what}", fix="try again later"
+                ) from error
+            gone = GONE.search(error.what)
+            kit = f"\n  → {gone[1]} is gone from the package index: a kit has its file" if gone else ""
+            return [f"{path.name}: pip does not take it: {error.what}{kit}"]
     return []
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
-import urllib.error
-import urllib.request
+import os
+import tempfile
 from pathlib import Path
 
 from envcheck import data, errors
 from envcheck import stack as stacks
+from envcheck.binary.archive import Archive
 from envcheck.errors import WorkError
 from envcheck.stack import ReleaseWheel
-from scripts import files, lock_files
-from scripts.cache import ROOT
+from scripts import download, env_plan, files, lock_files
+from scripts.cache import ROOT, cache
 
-ATTEMPTS = 3
-TIMEOUT_SECONDS = 120
-PAUSE_SECONDS = 2.0
+ELSEWHERE = "run this where GitHub is reachable; until then the source is built"
 
 
 def stack_file(name: str) -> Path:
@@ -35,7 +32,7 @@ def pin(name: str, component: str, *, root: Path = ROOT) -> int:
         raise WorkError(f"stack {stack.name} names no release wheel of {component!r}", fix=f"it has: {known}")
     path = stack_file(name)
     for item in chosen:
-        digest = digest_of(item.url)
+        digest = digest_of(item)
         if item.sha256 and item.sha256 != digest:
             what = f"{item.url}: sha256 expected {item.sha256}, got {digest}; the pin was not changed"
             raise WorkError(what, fix="the file was replaced after it was pinned: do not use it before someone looked")
@@ -55,24 +52,35 @@ def with_hash(text: str, item: ReleaseWheel, digest: str) -> str:
     return text.replace(line, f'{line}sha256 = "{digest}"\n')
 
 
-def digest_of(url: str) -> str:
-    """Hash what a URL gives; a fault is tried again."""
-    for attempt in range(1, ATTEMPTS + 1):
+def digest_of(item: ReleaseWheel) -> str:
+    """Download a release wheel and give its hash; what is no whole wheel of that name is refused.
+
+    A login page or half a file has a hash too. The wheel is kept where a build looks for it.
+    """
+    place = cache("downloads")
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".pin-") as name:
+        wheel = Path(name) / env_plan.name_of(item)
         try:
-            return _digest(url)
-        except OSError as error:
-            last = error
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:  # noqa: PLR2004  # the server's own no
-                break
-            time.sleep(PAUSE_SECONDS * (attempt < ATTEMPTS))
-    raise WorkError(
-        f"{url} could not be read: {last}", fix="run this where GitHub is reachable; until then the source is built"
-    )
+            answered = download.complete(item.url, wheel)
+        except download.FullDiskError:
+            raise
+        except WorkError as error:
+            raise WorkError(f"{item.url} could not be read: {error.what}", fix=ELSEWHERE) from error
+        _check(item.url, answered, wheel)
+        digest = files.sha256(wheel)
+        download.stored(digest).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(wheel, download.stored(digest))
+    return digest
 
 
-def _digest(url: str) -> str:
-    digest = hashlib.sha256()
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # the stack file's own URL
-        while chunk := response.read(files.CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _check(url: str, answered: str, wheel: Path) -> None:
+    """Refuse what came over a connection that anyone can change, or is not the wheel that its address names."""
+    if url.startswith("https://") and not answered.startswith("https://"):
+        raise WorkError(f"{url} leads to {answered}, which is not https; it was refused", fix=ELSEWHERE)
+    with Archive(wheel) as archive:
+        archive.read()
+    errors_found = [item for item in archive.findings if item.severity == "error"]
+    if errors_found:
+        seen = "\n".join(f"  {item.summary}: {item.found}, expected {item.expected}" for item in errors_found)
+        raise WorkError(f"{answered} gave no wheel that can be pinned, nothing was recorded:\n{seen}", fix=ELSEWHERE)

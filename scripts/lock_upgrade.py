@@ -20,7 +20,7 @@ from envcheck import stack as stacks
 from envcheck.errors import EnvcheckError, WorkError
 from envcheck.limits import Limits, Row
 from envcheck.stack import Component, Exempt, Lock, Stack
-from scripts import files, index_files, lock_inputs, lock_text
+from scripts import files, index_files, lock_diff, lock_inputs
 from scripts.lock_resolve import Resolved
 from scripts.lock_text import Pin
 
@@ -119,9 +119,8 @@ def _pinned(stack: Stack, asked: Wish, place: Path | None) -> Lock:
 
 def _having(stack: Stack, name: str, place: Path | None) -> list[str]:
     """Name the engines whose locks have the package."""
-    files_of = {engine: place / f"requirements-{engine}.txt" for engine in stack.engines} if place else {}
-    texts = {engine: path.read_text(encoding="utf-8") for engine, path in files_of.items() if path.exists()}
-    return [engine for engine, text in texts.items() if any(pin.name == name for pin in lock_text.parse(text, engine))]
+    pins = _there(stack, place) if place else {}
+    return [engine for engine, rows in pins.items() if any(pin.name == name for pin in rows)]
 
 
 def _extras(lines: Sequence[str], name: str) -> set[str] | None:
@@ -163,20 +162,35 @@ def needs_exemption(stack: Stack, asked: Wish) -> bool:
     return asked.uploaded is not None and asked.uploaded.isoformat() >= stack.lock.cutoff[:10]
 
 
-def check(stack: Stack, resolved: Resolved, known: Limits | None = None) -> None:
-    """Raise WorkError with every limit that the new pins would break."""
+def check(old: Stack, new: Stack, resolved: Resolved, place: Path, known: Limits | None = None) -> None:
+    """Raise WorkError with every limit that the new pins would break; ``place`` holds the locks as they are.
+
+    What the old locks break too is no fault of the upgrade: TransformerEngine 1.7 was never meant for its flash-attn.
+    """
     table = known or limits.load()
-    broken = sorted({text for engine in stack.engines for text in faults(table, versions_of(resolved.pins[engine]))})
+    broken = _all_faults(table, new, resolved.pins) - _all_faults(table, old, _there(old, place))
     if broken:
         raise WorkError(
-            "the upgrade breaks limits, nothing was written:\n" + "\n".join(f"  {line}" for line in broken),
+            "the upgrade breaks limits, nothing was written:\n" + "\n".join(f"  {line}" for line in sorted(broken)),
             fix="take another version, or upgrade what the limits name first",
         )
 
 
-def versions_of(pins: Sequence[Pin]) -> dict[str, str]:
-    """Name -> version; the highest where Pythons differ."""
-    return {pin.name: pin.version for pin in sorted(pins, key=lambda pin: Version(pin.version))}
+def _all_faults(known: Limits, stack: Stack, pins: Mapping[str, Sequence[Pin]]) -> set[str]:
+    versions = [versions_of(stack, engine, pins.get(engine, ())) for engine in stack.engines]
+    return {text for found in versions for text in faults(known, found)}
+
+
+def _there(stack: Stack, place: Path) -> dict[str, list[Pin]]:
+    """Give the locks as they are, by engine."""
+    found = lock_diff.read(place)
+    return {engine: found.get(f"requirements-{engine}.txt", []) for engine in stack.engines}
+
+
+def versions_of(stack: Stack, engine: str, pins: Sequence[Pin]) -> dict[str, str]:
+    """Name -> version, the highest where Pythons differ; with what is built from source, which no lock has."""
+    built = {item.distribution: item.version for item in stack.components if not item.engines or engine in item.engines}
+    return built | {pin.name: pin.version for pin in sorted(pins, key=lambda pin: Version(pin.version))}
 
 
 def faults(known: Limits, found: Mapping[str, str]) -> Iterator[str]:

@@ -27,6 +27,8 @@ HTTP_RETRIES = "2"
 PAUSE_SECONDS = 2.0
 HINT = re.compile(r"\n+hint: While the active Python version.*")
 """Of uv, to the author of a package: limit the Pythons."""
+LATE = re.compile(r"hint: `([\w.-]+)` was filtered by `exclude-newer` .{0,80}?uploaded before (\S+)\.", re.DOTALL)
+"""Of uv, where the index has the version, but has had it only since the cut-off date."""
 TRANSIENT = re.compile(
     r"error sending request|timed? ?out|connection (?:reset|refused|closed)|dns error"
     r"|(?:status|HTTP).{0,40}\b50[234]\b",
@@ -110,13 +112,8 @@ def explained(error: WorkError, attempts: int) -> WorkError:
             f"the package index did not answer in {attempts} attempts:\n{text}",
             fix="try again later, or work from a kit: nox -s kit -- --help",
         )
-    gone = re.search(r"there (?:is|are) no versions? of ([\w.-]+)(==[\w.]+)?|Because ([\w.-]+) was not found", text)
-    if gone:
-        name = (gone[1] or gone[3]) + (gone[2] or "")
-        return WorkError(
-            f"{name} is not on the package index (any more):\n{text}",
-            fix="take the file from a kit: nox -s kit -- --help; or name another version in the stack file",
-        )
+    if found := _unavailable(text):
+        return found
     if "No solution found" in text:
         return WorkError(f"these versions do not go together:\n{text}", fix="name other versions; nothing was written")
     if "No space left" in text:
@@ -130,3 +127,23 @@ def explained(error: WorkError, attempts: int) -> WorkError:
             fix="remove that file from the wheelhouse or mirror; the lock is right",
         )
     return error
+
+
+def _unavailable(text: str) -> WorkError | None:
+    """Say of a package that cannot be had whether it is gone, or came after the cut-off date."""
+    late = LATE.search(text)
+    if late:
+        return WorkError(
+            f"{late[1]} appeared after the cut-off {late[2][:10]}:\n{text}",
+            fix=f"name an older version, or exempt {late[1]} in the stack file: [[lock.exempt]]",
+        )
+    gone = re.search(
+        r"there (?:is|are) no versions? of ([\w.-]+)(?:\[.*?\])?(==[\w.]+)?|Because ([\w.-]+) was not found", text
+    )
+    if gone:
+        name = (gone[1] or gone[3]) + (gone[2] or "")
+        return WorkError(
+            f"{name} is not on the package index (any more):\n{text}",
+            fix="take the file from a kit: nox -s kit -- --help; or name another version in the stack file",
+        )
+    return None

@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 import zipfile
 
+from scripts import download
+
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 30
 BLOCK_BYTES = 1 << 16
@@ -79,7 +81,7 @@ def metadata(url: str) -> str:
                 return read(url)
             except urllib.error.HTTPError:
                 continue
-            except (OSError, zipfile.BadZipFile, KeyError):
+            except (*download.FAULTS, zipfile.BadZipFile, KeyError):
                 break
     return ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import shutil
 import urllib.error
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from envcheck.errors import WorkError
+from scripts import download
 
 TIMEOUT_SECONDS = 60
 
@@ -50,12 +53,12 @@ class HttpWheelhouse:
 
     def cat_file(self, path: str) -> bytes:
         """Give the bytes of a file; raise FileNotFoundError where it is not there."""
-        with self._open(path) as answer:
+        with self._open(path) as answer, self._explained():
             return answer.read()
 
     def get_file(self, rpath: str, lpath: str) -> None:
         """Take a file."""
-        with self._open(rpath) as answer, Path(lpath).open("wb") as file:
+        with self._open(rpath) as answer, Path(lpath).open("wb") as file, self._explained():
             shutil.copyfileobj(answer, file)
 
     def put_file(self, lpath: str, rpath: str) -> NoReturn:
@@ -74,10 +77,18 @@ class HttpWheelhouse:
             if error.code == 404:  # noqa: PLR2004  # not found
                 raise FileNotFoundError(path) from error
             raise WorkError(f"{self.shown} answers {error.code} {error.reason}") from error
-        except OSError as error:
-            why = getattr(error, "reason", error)
+        except download.FAULTS as error:
+            why = getattr(error, "reason", download.said(error))
             raise WorkError(f"{self.shown} cannot be reached: {why}", fix="check the address and the proxy") from error
         return answer
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of an answer that breaks off which server gave it."""
+        try:
+            yield
+        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            raise WorkError(f"{self.shown} broke off: {download.said(error)}", fix="try again") from error
 
     @property
     def shown(self) -> str:

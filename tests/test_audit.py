@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envcheck import stack as stacks
 from envcheck.errors import DataError, EnvcheckError, WorkError
 from scripts import audit, audit_database
 from scripts.lock_resolve import Resolved
@@ -57,6 +58,23 @@ def test_a_vulnerable_version_is_found_with_what_fixes_it(
         in out
     )
     assert "1 locks: 1 findings, 0 ignored" in out
+
+
+def test_what_is_built_from_source_is_checked_too(
+    tmp_path: Path, resolved: Resolved, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*place(tmp_path, resolved), "--database"]
+    row = record(affected=[{"package": {"ecosystem": "PyPI", "name": "flash-attn"}, "versions": ["2.7.4"]}])
+    assert audit.main([*words, database(tmp_path, row)]) == 1
+    out = capsys.readouterr().out
+    assert "tiny/sources.toml: flash-attn==2.7.4: PYSEC-2025-41" in out
+    assert "2 locks: 1 findings" in out
+
+
+def test_an_index_package_of_another_project_is_not_what_is_built_here() -> None:
+    names = {pin.name for pin in audit.from_source(stacks.load(), "sglang")}
+    assert {"flash-attn", "transformer-engine", "verl"} <= names
+    assert "apex" not in names
 
 
 def test_what_is_ignored_needs_a_reason_and_is_still_shown(
@@ -150,13 +168,13 @@ def test_an_address_is_tried_again_and_then_given_up(monkeypatch: pytest.MonkeyP
     def answer(*_: object, **__: object) -> io.BytesIO:
         content = answers.pop(0)
         if content is None:
-            raise http.client.RemoteDisconnected("gone")
+            raise http.client.IncompleteRead(b"[{")
         return io.BytesIO(content)
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     assert len(audit_database.load("https://example.org/all.json", {"torch"})) == 1
     answers[:] = [None] * audit_database.ATTEMPTS
-    with pytest.raises(WorkError, match="could not be read in 3 attempts"):
+    with pytest.raises(WorkError, match="could not be read in 3 attempts: the answer broke off"):
         audit_database.load("https://example.org/all.json", {"torch"})
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.message
+import errno
 import hashlib
+import http.client
 import io
 import shutil
 import time
@@ -139,6 +141,32 @@ def test_a_server_that_stays_down_is_given_up(server: list[Answer]) -> None:
     server.append(down)
     with pytest.raises(WorkError, match="reset by peer"):
         download.fetch([URL], digest=DIGEST)
+
+
+class Broken(Response):
+    def read(self, _: int | None = -1) -> bytes:
+        raise http.client.IncompleteRead(b"")
+
+
+def test_an_answer_that_breaks_off_is_asked_again(server: list[Answer]) -> None:
+    server += [lambda _: Broken(BODY), whole]
+    assert download.fetch([URL], digest=DIGEST).read_bytes() == BODY
+    server[:] = [lambda _: Broken(BODY)]
+    with pytest.raises(WorkError, match="could not be read: the answer broke off or was no HTTP: IncompleteRead"):
+        download.text(URL)
+
+
+def test_on_a_full_disk_no_other_place_is_tried(server: list[Answer], tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def full(request: urllib.request.Request) -> Response:
+        asked.append(request.full_url)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.append(full)
+    with pytest.raises(WorkError, match=f"{tmp_path} has no room left"):
+        download.fetch([URL, "https://other.example/file"], digest=DIGEST)
+    assert asked == [URL]
 
 
 def test_no_place_at_all(server: list[Answer]) -> None:

@@ -65,6 +65,12 @@ def test_a_pin_of_which_no_file_is_left_is_named() -> None:
     assert "kit" in caught.value.fix
 
 
+def test_hashes_of_another_version_are_not_exported() -> None:
+    other = [Pin(name="torch", version="2.5.0", hashes=("a" * 64,))]
+    with pytest.raises(WorkError, match=r"does not fit the files of the index: Version in 'torch-2\.5\.1"):
+        export.pylock(lock_cases.tiny(), "sglang", other, listed=listed)
+
+
 def test_the_index_is_asked_again_and_then_given_up() -> None:
     calls: list[str] = []
 
@@ -111,7 +117,9 @@ def test_pylock_is_written_by_the_command(tmp_path: Path, resolved: Resolved, mo
     assert len(tomllib.loads(output.read_text(encoding="utf-8"))["packages"]) == 8
 
 
-def test_a_uv_project_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uv_project_is_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def lock(_: Sequence[str], *, cwd: Path, extra: dict[str, str]) -> str:
         assert extra["UV_CONFIG_FILE"] == str(cwd / "uv.toml")
         (cwd / "uv.lock").write_text("version = 1\n", encoding="utf-8")
@@ -121,6 +129,9 @@ def test_a_uv_project_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     stack, output = str(lock_cases.stack_file(tmp_path)), tmp_path / "project"
     assert export.main(["--stack", stack, "--format", "uv", "--output", str(output)]) == 0
     assert {path.name for path in output.iterdir()} == {"pyproject.toml", "uv.toml", "uv.lock", "verl"}
+    said = capsys.readouterr().out
+    assert "--extra sglang --frozen --no-install-package flash-attn --no-install-package verl\n" in said
+    assert "built from source: nox -s build-all" in said
     with pytest.raises(EnvcheckError, match="several files"):
         export.main(["--stack", stack, "--format", "uv"])
     with pytest.raises(EnvcheckError, match="no engine 'tgi'"):

@@ -180,6 +180,30 @@ def test_an_upgrade_that_breaks_a_limit_writes_nothing(
     assert index.asked
 
 
+def test_limits_of_what_is_built_from_source_count_too(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (
+        Row(when={"verl": "<0.5"}, need={"extra-speed": "<1.1"}, source="https://example.org/limit"),
+        Row(when={"flash-attn": ">=2"}, need={"torch": "<2"}, source="https://example.org/always-broken"),
+    )
+    monkeypatch.setattr("envcheck.limits.load", lambda: Limits(tables={"t": Table(version=1, title="t", row=rows)}))
+    run(tmp_path)
+    with pytest.raises(WorkError, match=r"verl 0.2.0.dev0 needs extra-speed<1.1, not 1.1") as caught:
+        run(tmp_path, "--upgrade-package", "extra-speed==1.1")
+    assert "always-broken" not in str(caught.value), "the locks broke it before"
+    assert index.asked
+
+
+def test_a_version_from_after_the_cut_off_is_not_said_to_be_gone(index: Index, tmp_path: Path) -> None:
+    index.add(wheel("newcomer", "1.0"), uploaded="2025-06-02T00:00:00.000000Z")
+    index.add(wheel("extra-speed", "1.2", requires=["newcomer==1.0"]), uploaded="2025-06-03T00:00:00.000000Z")
+    lock_cases.stack_file(tmp_path)
+    with pytest.raises(WorkError, match="newcomer appeared after the cut-off 2025-03-01") as caught:
+        run(tmp_path, "--upgrade-package", "extra-speed==1.2")
+    assert "name an older version, or exempt newcomer" in caught.value.fix
+
+
 def test_an_upgrade_to_a_version_that_is_gone_says_which_are_left(index: Index, tmp_path: Path) -> None:
     lock_cases.stack_file(tmp_path)
     with pytest.raises(WorkError, match=r"no extra-speed==9.*newest are: 1.0, 1.1"):

@@ -99,9 +99,30 @@ def test_pip_is_asked_with_hashes_and_only_the_default_index(tmp_path: Path, mon
     assert {"--dry-run", "--require-hashes", "--no-deps"} < set(argv)
     assert environ["PIP_INDEX_URL"] == "https://mirror/simple"
     assert environ["PIP_CONFIG_FILE"] == os.devnull
+    assert not Path(environ["TMPDIR"]).exists(), "gigabytes would stay there where pip is ended"
     Started(monkeypatch, fail="hashes are required")
     found = lock_check_network.accepted(tmp_path / "requirements-sglang.txt", "/usr/bin/python3.10")
     assert found == ["requirements-sglang.txt: pip does not take it: hashes are required"]
+
+
+@pytest.mark.parametrize(
+    "said", ["connection broken by 'NewConnectionError'", "Read timed out.", "did not end within 540 s"]
+)
+def test_an_index_that_does_not_answer_pip_is_no_fault_of_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    Started(monkeypatch, fail=said)
+    with pytest.raises(WorkError, match="the package index did not answer pip") as caught:
+        lock_check_network.accepted(tmp_path / "requirements-sglang.txt", "python3.10")
+    assert "later" in caught.value.fix
+
+
+def test_a_version_that_is_gone_is_said_to_be_with_the_kit_as_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Started(monkeypatch, fail="ERROR: No matching distribution found for ray==2.9")
+    (found,) = lock_check_network.accepted(tmp_path / "requirements-sglang.txt", "python3.10")
+    assert found.endswith("ray==2.9 is gone from the package index: a kit has its file")
 
 
 def test_pip_compile_resolves_as_of_the_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

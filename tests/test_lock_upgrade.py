@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import hashlib
 import io
 import urllib.error
 import urllib.request
@@ -154,50 +153,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: bytes | Exception) -> list
         return io.BytesIO(found)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    monkeypatch.setattr(lock_pin, "PAUSE_SECONDS", 0)
     return asked
-
-
-def test_pin_url_records_the_hash_in_the_stack_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = lock_cases.stack_file(tmp_path)
-    monkeypatch.setenv("ENVCHECK_CACHE", str(tmp_path / "cache"))
-    answer(monkeypatch, TimeoutError("slow"), b"wheel")
-    words = ["--stack", str(path), "--root", str(tmp_path), "--pin-url", "flash-attn"]
-    assert lock.main(words) == 0
-    digest = hashlib.sha256(b"wheel").hexdigest()
-    assert digest in capsys.readouterr().out
-    assert stacks.load(str(path)).lock.wheels[0].sha256 == digest
-    assert f'sha256 = "{digest}"' in (tmp_path / "lockfiles/tiny/wheels.toml").read_text(encoding="utf-8")
-    answer(monkeypatch, b"wheel")
-    assert lock.main(words) == 0
-    answer(monkeypatch, b"replaced")
-    with pytest.raises(WorkError, match=f"sha256 expected {digest}, got") as caught:
-        lock.main(words)
-    assert "do not use it" in caught.value.fix
-
-
-def test_a_url_that_gives_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answer(monkeypatch, urllib.error.HTTPError(URL, 404, "Not Found", Message(), None))
-    with pytest.raises(WorkError, match="could not be read: HTTP Error 404") as caught:
-        lock_pin.digest_of(URL)
-    assert len(asked) == 1, "a no is not asked again"
-    assert "until then the source is built" in caught.value.fix
-    asked = answer(monkeypatch, *[TimeoutError("slow")] * lock_pin.ATTEMPTS)
-    with pytest.raises(WorkError, match="slow"):
-        lock_pin.digest_of(URL)
-    assert len(asked) == lock_pin.ATTEMPTS
-
-
-def test_an_unknown_wheel_and_an_unusual_row_are_refused(tmp_path: Path) -> None:
-    path = lock_cases.stack_file(tmp_path)
-    with pytest.raises(WorkError, match="no release wheel of 'torch'") as caught:
-        lock_pin.pin(str(path), "torch", root=tmp_path)
-    assert "it has: flash-attn" in caught.value.fix
-    item = lock_cases.tiny().lock.wheels[0]
-    with pytest.raises(WorkError, match="has no line url"):
-        lock_pin.with_hash("url='x'", item, "0")
 
 
 def test_one_stack_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def test_uv_is_looked_for_beside_this_python(monkeypatch: pytest.MonkeyPatch, tm
     [
         ("error sending request for url (http://x)", "did not answer in 3 attempts", "kit"),
         ("Because there is no version of pyairports==0.0.1 and you require it", "pyairports==0.0.1 is not on", "kit"),
+        ("Because there is no version of ray[default]==2.9 and", "ray==2.9 is not on the package index", "kit"),
         ("Because foo was not found in the package registry", "foo is not on", "kit"),
         ("write failed: No space left on device", "the disk is full", "free space"),
         ("Hash mismatch for torch==2.5.1", "was refused", "the lock is right"),

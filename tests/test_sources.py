@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import subprocess
@@ -10,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -130,6 +132,20 @@ def test_a_commit_that_no_place_has(mirror: tuple[Path, Source], tmp_path: Path)
     ):
         sources.prepare(STACK, lost, places=[places])
     assert not list((tmp_path / "cache/sources").glob("whole-*"))
+
+
+GIT_FAILED = """\
+git fetch ended with exit code 128:
+fatal: '/srv/x.git' does not appear to be a git repository
+fatal: Could not read from remote repository.
+
+Please make sure you have the correct access rights
+and the repository exists."""
+
+
+def test_the_line_of_git_that_names_the_fault_is_told() -> None:
+    assert git_mirror.said(GIT_FAILED) == "fatal: '/srv/x.git' does not appear to be a git repository"
+    assert git_mirror.said("git ended with exit code 1:\nanother word") == "another word"
 
 
 @pytest.mark.process
@@ -400,6 +416,15 @@ def test_the_index_is_asked_in_its_own_form(monkeypatch: pytest.MonkeyPatch, kin
     assert index_files.sdist_of("x", "1.0").url == "https://index.example/simple/f/x-1.0.tar.gz"
     with pytest.raises(WorkError, match=r"no sdist of x 2.0; it has x-1.0.tar.gz"):
         index_files.sdist_of("x", "2.0")
+
+
+def test_an_index_whose_answer_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> NoReturn:
+        raise http.client.IncompleteRead(b"")
+
+    monkeypatch.setattr(index_files.urllib.request, "urlopen", broken)  # type: ignore[attr-defined]
+    with pytest.raises(WorkError, match="did not give the files of x: the answer broke off"):
+        index_files.files("x", "https://index.example/simple")
 
 
 def test_an_index_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import re
 import threading
@@ -209,6 +211,16 @@ def test_a_web_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("urllib.request.urlopen", refused)
     with pytest.raises(WorkError, match=r"http://host/w cannot be reached: .*Connection refused"):
         wheelhouse_remote.pull(tmp_path / "mine", "http://me:secret@host/w")
+
+
+def test_a_web_server_whose_answer_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
+            raise http.client.IncompleteRead(b"")
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken())
+    with pytest.raises(WorkError, match=r"http://host/w broke off: .*IncompleteRead"):
+        wheelhouse_remote.pull(tmp_path / "mine", "http://host/w")
 
 
 @pytest.mark.parametrize(
