@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -74,9 +75,7 @@ def find(commit: str, urls: Sequence[str], directories: Sequence[Path]) -> Path:
 
 def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Path:
     with locked(own.with_suffix(".lock"), what=f"fetching {urls[0]}"):
-        if not is_repository(own):
-            own.mkdir(parents=True, exist_ok=True)
-            git(own, "init", "--bare", "--quiet")
+        _ready(own)
         for url in urls:
             try:
                 git(own, "fetch", "--quiet", "--depth=1", "--no-tags", url, commit, timeout=FETCH_SECONDS)
@@ -90,6 +89,21 @@ def _fetch(own: Path, commit: str, urls: Sequence[str], looked: list[str]) -> Pa
     raise UnreachableError(
         what, fix=f"name a directory with a mirror: --source DIR (as DIR/{'/'.join(owner_and_name(urls[0]))}.git)"
     )
+
+
+def _ready(own: Path) -> None:
+    """Make the cache's repository, or make it whole again after a run that was killed; the caller holds its lock.
+
+    ``shallow.lock``, which a killed fetch leaves, would stop every later one.
+    """
+    for stale in own.glob("*.lock"):
+        stale.unlink()
+    try:
+        git(own, "rev-parse", "--git-dir")
+    except WorkError:
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(parents=True)
+        git(own, "init", "--bare", "--quiet")
 
 
 def said(text: str) -> str:

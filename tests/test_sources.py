@@ -134,6 +134,19 @@ def test_a_commit_that_no_place_has(mirror: tuple[Path, Source], tmp_path: Path)
     assert not list((tmp_path / "cache/sources").glob("whole-*"))
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("head", ["", "ref: refs/heads/main\n"])
+def test_what_a_killed_run_left_stops_no_later_one(mirror: tuple[Path, Source], tmp_path: Path, head: str) -> None:
+    places, source = mirror
+    url, commit = str(places / "o+whole/repo"), source.commit or ""
+    own = tmp_path / "cache/git/o+whole+repo.git"
+    (own / "objects").mkdir(parents=True)
+    (own / "HEAD").write_text(head, encoding="ascii")
+    (own / "shallow.lock").touch()
+    assert git_mirror.find(commit, [url], []) == own
+    assert git_mirror.has(own, commit)
+
+
 GIT_FAILED = """\
 git fetch ended with exit code 128:
 fatal: '/srv/x.git' does not appear to be a git repository
