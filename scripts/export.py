@@ -151,6 +151,7 @@ def inline(value: object) -> str:
 def uv_project(stack: Stack, output: Path) -> None:
     """Write the project that the locks are resolved from, with its uv.lock: one extra for each engine."""
     inputs = lock_inputs.make(stack)
+    files.check_ours(output, "pyproject.toml", lock_inputs.PROJECT)
     with files.replacing(output) as work:
         for name, text in inputs.files.items():
             files.write(work / name, text)

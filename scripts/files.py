@@ -48,6 +48,19 @@ def write(path: Path, content: str | bytes) -> None:
     output.write(str(path), content.encode() if isinstance(content, str) else content)
 
 
+def check_ours(path: Path, mark: str, text: str = "") -> None:
+    """Raise WorkError where ``path`` is there and not ours to replace: it has no ``mark``, or one without the text."""
+    if not path.exists():
+        return
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if path.is_dir() and (not any(path.iterdir()) or text in (path / mark).read_text(encoding="utf-8")):
+            return
+    raise WorkError(
+        f"{path} is there and was not made by this command, which would replace all of it",
+        fix="name another directory, or remove it",
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a fresh directory that takes the place of ``path`` when the block ends well, and is removed otherwise."""

@@ -18,7 +18,7 @@ from envcheck.errors import EnvcheckError
 from envcheck.stack import Stack
 from scripts import cli, env_plan, kit_check, kit_files, lock_remote, sources, wheelhouse_store
 from scripts.cache import ROOT, cache, locked
-from scripts.files import replacing, write
+from scripts.files import check_ours, replacing, write
 from scripts.kit_files import Job
 
 
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value not in known:
                 raise EnvcheckError(f"stack {stack.name} has no {what} {value!r}", fix=f"it has: {', '.join(known)}")
     output = (given.output or ROOT / "dist" / f"kit-{stack.name}").absolute()
+    check_ours(output, "kit.json")
     with locked(cache("kit.lock"), what="making a kit"), replacing(output) as work:
         missing = fill(work, stack, engines, versions, given)
     for engine, name in missing:

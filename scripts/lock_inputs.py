@@ -15,6 +15,8 @@ from envcheck.stack import Component, Metadata, Stack
 
 ENVIRONMENT = "sys_platform == 'linux' and platform_machine == 'x86_64' and implementation_name == 'cpython'"
 PYTHONS = ("3.10", "3.11", "3.12")
+PROJECT = "stack-lock"
+"""Name of the project that uv resolves."""
 OUTSIDE = frozenset({"git", "wheel"})
 """Origins which the index does not have: a stub with the stack file's metadata stands for them."""
 SETTLED = dt.timedelta(days=14)
@@ -115,7 +117,7 @@ def _project(stack: Stack, stubs: Mapping[str, Component]) -> str:
     sources = "\n".join(f'{name} = {{ path = "{name}" }}' for name in sorted(stubs))
     overrides = _list(row.requirement for row in stack.lock.overrides)
     return f"""[project]
-name = "stack-lock"
+name = "{PROJECT}"
 version = "0"
 requires-python = "{stack.python.requires}"
 dependencies = {_list(requirements(stack, None))}

@@ -65,7 +65,7 @@ def _export(work: Path, engine: str, left_out: Iterable[str]) -> list[Pin]:
 
 
 def _narrowed(pin: Pin) -> Pin:
-    via = tuple("stack file" if item.startswith("stack-lock") else item for item in pin.via)
+    via = tuple("stack file" if item.startswith(lock_inputs.PROJECT) else item for item in pin.via)
     return dataclasses.replace(pin, marker=narrow(pin.marker), via=tuple(dict.fromkeys(via)))
 
 

@@ -76,6 +76,7 @@ def made(out: Path) -> dict[str, int] | None:
 def make(python: str, out: Path, wanted: dict[str, int]) -> None:
     """Make the model in a child process of ``python``; the folder appears whole or not at all."""
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    files.check_ours(out, RECEIPT)
     with files.replacing(out) as work:
         request = json.dumps(wanted | {"out": str(work)})
         text = process.output([python, str(CHILD), request], timeout=TIMEOUT_SECONDS, environ=environ)

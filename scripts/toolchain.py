@@ -23,7 +23,7 @@ from scripts import (
     toolchain_verify,
 )
 from scripts.cache import cache, locked
-from scripts.files import replacing, write
+from scripts.files import check_ours, replacing, write
 from scripts.toolchain_compiler import host_cxx
 from scripts.toolchain_pins import SOURCES, Pins, SourceName
 
@@ -53,6 +53,7 @@ def source_of(asked: str, mirror: str | None) -> SourceName:
 def provision(kind: SourceName, gcc: Range, *, mirror: str | None, prefix: Path, keep: bool) -> None:
     """Make the toolkit at ``prefix``: download, check, unpack, compile; the old one stays until all is well."""
     pins = toolchain_pins.load(kind)
+    check_ours(prefix, RECORD)
     _supported(prefix, pins)
     cxx = compiler(gcc, mirror)
     files = toolchain_fetch.archives(pins, toolchain_fetch.mirrors(kind, mirror, pins))

@@ -132,6 +132,12 @@ def test_a_uv_project_is_a_directory(
     said = capsys.readouterr().out
     assert "--extra sglang --frozen --no-install-package flash-attn --no-install-package verl\n" in said
     assert "built from source: nox -s build-all" in said
+    words = ["--stack", stack, "--format", "uv", "--output"]
+    assert export.main([*words, str(output)]) == 0, "its own is replaced"
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/pyproject.toml").write_text('[project]\nname = "thesis"\n', encoding="utf-8")
+    with pytest.raises(WorkError, match="thesis is there and was not made by this command"):
+        export.main([*words, str(tmp_path / "thesis")])
     with pytest.raises(EnvcheckError, match="several files"):
         export.main(["--stack", stack, "--format", "uv"])
     with pytest.raises(EnvcheckError, match="no engine 'tgi'"):

@@ -50,6 +50,22 @@ def test_a_size_is_told_in_a_unit_that_fits(count: int, text: str) -> None:
     assert files.size(count) == text
 
 
+def test_a_directory_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "home"
+    files.check_ours(place, "mark")
+    place.mkdir()
+    files.check_ours(place, "mark")
+    (place / "thesis.txt").touch()
+    with pytest.raises(WorkError, match="was not made by this command"):
+        files.check_ours(place, "mark")
+    (place / "mark").write_text("ours")
+    files.check_ours(place, "mark")
+    with pytest.raises(WorkError, match="would replace all of it"):
+        files.check_ours(place, "mark", "another")
+    with pytest.raises(WorkError, match="name another directory"):
+        files.check_ours(place / "mark", "mark")
+
+
 def test_replacing_swaps_when_it_ends_well(tmp_path: Path) -> None:
     place = tmp_path / "env"
     place.mkdir()
