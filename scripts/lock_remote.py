@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,8 +26,9 @@ def files_of(pins: Iterable[Pin], listed: Lister) -> dict[Pin, list[IndexFile]]:
     """Give the locked files of each pin, by name; raise WorkError naming every pin of which none is left."""
     wanted = list(pins)
     names = sorted({pin.name for pin in wanted})
+    given_up = threading.Event()
     with ThreadPoolExecutor(WORKERS) as pool:
-        tables = dict(zip(names, pool.map(lambda name: _listed(name, listed), names), strict=True))
+        tables = dict(zip(names, pool.map(lambda name: _listed(name, listed, given_up), names), strict=True))
     found = {pin: sorted((item for item in tables[pin.name] if item.sha256 in pin.hashes), key=_name) for pin in wanted}
     gone = [f"{pin.name}=={pin.version}" for pin, items in found.items() if not items]
     if gone:
@@ -39,11 +41,15 @@ def _name(item: IndexFile) -> str:
     return item.name
 
 
-def _listed(name: str, listed: Lister) -> Sequence[IndexFile]:
+def _listed(name: str, listed: Lister, given_up: threading.Event) -> Sequence[IndexFile]:
+    """Ask again where there is no answer; once one package was given up, an index that is slow is not waited for."""
+    if given_up.is_set():
+        raise WorkError(f"the package index was not asked for {name}")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return listed(name)
         except WorkError:
             if attempt == ATTEMPTS:
+                given_up.set()
                 raise
     raise AssertionError  # pragma: no cover  # the loop returns or raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +88,20 @@ def test_the_index_is_asked_again_and_then_given_up() -> None:
 
     with pytest.raises(WorkError, match="down"):
         lock_remote.files_of(PINS[:1], down)
+
+
+def test_of_an_index_that_is_slow_not_every_package_is_waited_for() -> None:
+    asked: list[str] = []
+
+    def slow(name: str) -> Sequence[IndexFile]:
+        asked.append(name)
+        time.sleep(0.01)
+        raise WorkError("timed out")
+
+    many = [Pin(name=f"p{number:03}", version="1", hashes=("a" * 64,)) for number in range(200)]
+    with pytest.raises(WorkError, match="timed out"):
+        lock_remote.files_of(many, slow)
+    assert len(set(asked)) <= 2 * lock_remote.WORKERS
 
 
 def test_constraints_need_no_network(tmp_path: Path, resolved: Resolved, capsys: pytest.CaptureFixture[str]) -> None:
