@@ -135,6 +135,11 @@ def export(repository: Path, commit: str, into: Path, submodules: dict[str, str]
     try:
         process.output([*base, "read-tree", commit], environ=environ, timeout=120)
         process.output([*base, "checkout-index", "--all", "--force"], environ=environ, timeout=600, cwd=into)
+    except WorkError as error:
+        if "unable to write" in error.what or "No space left" in error.what:
+            what = f"{into} could not be written, {shutil.disk_usage(into).free >> 20} MiB are free there"
+            raise WorkError(what, fix="make room, or set ENVCHECK_CACHE to a place that has it") from error
+        raise
     finally:
         (into / ".git-index").unlink(missing_ok=True)
     links = submodules_of(repository, commit)

@@ -121,9 +121,9 @@ def _write(place: Path, texts: dict[str, str], *, dry: bool) -> None:
         old = path.read_text(encoding="utf-8") if path.exists() else None
         if old == text:
             continue
-        print(f"{'would write' if dry else 'wrote'} {os.path.relpath(path)}")
         if not dry:
             files.write(path, text)
+        print(f"{'would write' if dry else 'wrote'} {os.path.relpath(path)}")
 
 
 if __name__ == "__main__":

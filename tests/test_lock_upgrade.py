@@ -161,3 +161,19 @@ def test_one_stack_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(WorkError, match="take one --stack"):
         lock.main(["--stack", "a", "--stack", "b", "--upgrade-package", "x"])
     assert lock_pin.stack_file("verl-lts-cu124").is_file()
+
+
+def test_a_file_is_said_to_be_written_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock._write(tmp_path, {"build.txt": "new\n"}, dry=False)
+    assert capsys.readouterr().out.startswith("wrote ")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        lock._write(tmp_path, {"build.txt": "newer\n"}, dry=False)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "build.txt").read_text(encoding="utf-8") == "new\n"

@@ -8,17 +8,17 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from envcheck import stack as stacks
 from envcheck.errors import DataError, EnvcheckError, WorkError
 from envcheck.stack import Component, Origin, Stack
-from scripts import download, git_mirror, git_objects, index_files, sources, sources_lock
+from scripts import download, git_mirror, git_objects, index_files, process, sources, sources_lock
 from scripts.index_files import IndexFile
 from scripts.sources_lock import Patch, Source, Sources, Submodule
 
@@ -183,6 +183,22 @@ def test_another_tree_than_the_pinned_one_is_refused(mirror: tuple[Path, Source]
     places, source = mirror
     with pytest.raises(WorkError, match=r"the tree of \w{12} was pinned as f{40}, it is"):
         sources.prepare(STACK, replace(source, tree="f" * 40), places=[places])
+
+
+@pytest.mark.process
+def test_a_full_disk_is_said_to_be_one(mirror: tuple[Path, Source], monkeypatch: pytest.MonkeyPatch) -> None:
+    places, source = mirror
+    output = process.output
+
+    def full(argv: Sequence[str], **options: Any) -> str:
+        if "checkout-index" in argv:
+            raise WorkError("git ended with exit code 1:\nerror: unable to write file setup.py")
+        return output(argv, **options)
+
+    monkeypatch.setattr(process, "output", full)
+    with pytest.raises(WorkError, match=r"could not be written, \d+ MiB are free there") as caught:
+        sources.prepare(STACK, source, places=[places])
+    assert "ENVCHECK_CACHE" in caught.value.fix
 
 
 @pytest.mark.process
