@@ -17,7 +17,8 @@ from envcheck import output
 from envcheck.errors import WorkError
 
 CHUNK_BYTES = 1 << 20
-UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+UNITS = (("GB", 1e9, 1e9, 1), ("MB", 1e6, 1e5, 1), ("kB", 1e3, 1e3, 0))
+"""Unit, its bytes, from how many bytes on it is written, and with how many decimals."""
 
 
 def sha256(path: Path) -> str:
@@ -36,9 +37,9 @@ def _sha256(path: Path) -> str:
 
 def size(count: int) -> str:
     """Write a number of bytes as package indexes do, in the unit that tells something: ``13 kB``, ``4.1 MB``."""
-    for unit, least, digits in (("GB", 1_000_000_000, 1), ("MB", 100_000, 1), ("kB", 1000, 0)):
+    for unit, one, least, decimals in UNITS:
         if count >= least:
-            return f"{count / UNITS[unit]:.{digits}f} {unit}"
+            return f"{count / one:.{decimals}f} {unit}"
     return f"{count} B"
 
 

@@ -29,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge, report, and give the exit code of the verdict."""
-    # What comes first delays the target's interpreter, which all waits for; the rules are imported while it answers.
+    # What is imported before this delays the target's interpreter, for which all else waits; the rules come later,
+    # while the binaries are read.
     collected = begin(args, meanwhile=_prepare)
     from envcheck import engine
 
